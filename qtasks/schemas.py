@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 PRIORITY_MIN, PRIORITY_MAX = -128, 127
 
 Priority = Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)]
-TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}\Z")]
-QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}\Z")]
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")]
+QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 _CHECKED = ConfigDict(revalidate_instances="always", extra="forbid")
