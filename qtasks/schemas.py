@@ -265,6 +265,7 @@ class TaskRecord:
         unique_key: at most one open record has it.
         epoch, owner: the last token that started the task.
         deliveries: claims of the current attempt, as of the last start.
+        expires_at: when a finished record may be deleted.
         dead: failed for good after its retries or deliveries were used up.
     """
 
@@ -288,6 +289,7 @@ class TaskRecord:
     replay_of: UUID | None = None
     started_at: float | None = None
     finished_at: float | None = None
+    expires_at: float | None = None
     returning: Any = None
     traceback: str | None = None
     cancel_reason: str | None = None

@@ -1,0 +1,1 @@
+"""The eight components and their backends."""
