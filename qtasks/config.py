@@ -16,6 +16,7 @@ class QueueConfig(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="QTASKS_", frozen=True, extra="ignore")
 
+    url: str = Field("sqlite:///qtasks.db", description="Where tasks are kept, unless the code says otherwise.")
     concurrency: int = Field(100, ge=1, description="Tasks that one worker runs at the same time.")
     threads: int = Field(32, ge=1, description="Plain functions that one worker runs at the same time.")
     queues: tuple[str, ...] = Field(("default",), description="Queues that a worker serves, in this order.")

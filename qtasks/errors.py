@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from qtasks.schemas import Task
 
 
 class QTasksError(Exception):
@@ -91,8 +95,27 @@ class EnqueueUnknownError(QTasksError):
         super().__init__(message or f"{self._default} (uuid {uuid})")
 
 
+class BulkAddError(QTasksError):
+    """Some tasks of the batch were not added; the others were.
+
+    Attributes:
+        tasks: what was added, by position in the batch.
+        errors: why the others were not, by position.
+    """
+
+    def __init__(self, tasks: Mapping[int, Task], errors: Mapping[int, QTasksError]) -> None:
+        self.tasks = dict(tasks)
+        self.errors = dict(errors)
+        position, first = next(iter(self.errors.items()))
+        super().__init__(f"{len(self.errors)} of the tasks were not added; the first, number {position}: {first}")
+
+
 class ResultTimeoutError(QTasksError, TimeoutError):
     """The task did not finish in the time given. It goes on; wait again, or cancel it."""
+
+
+class TaskTimeoutError(QTasksError, TimeoutError):
+    """The task ran longer than its `max_time`."""
 
 
 class TaskPluginTriggerError(QTasksError):
@@ -124,12 +147,21 @@ class TaskCancelError(TaskControl):
 
 
 class TaskDefer(TaskControl):
-    """Not now: the task is put back for a time, its delivery is returned."""
+    """Not now: the task is put back for a time, its delivery is returned.
+
+    In a producer trigger the other plugins still run (an encryption plugin must not be skipped), and
+    the task is stored to be run later.
+
+    Attributes:
+        seconds: how long.
+        values: in a producer trigger, the values as all plugins left them.
+    """
 
     def __init__(self, seconds: float) -> None:
         if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
             raise ValueError(f"TaskDefer takes a finite number of seconds >= 0, not {seconds!r}")
         self.seconds = float(seconds)
+        self.values: Any = None
         super().__init__(f"deferred for {seconds} s")
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
@@ -27,6 +27,19 @@ QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 _CHECKED = ConfigDict(revalidate_instances="always", extra="forbid")
+
+
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "UNSET"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+UNSET = Unset.UNSET
+"""Stands where there is no value yet, and where `None` would be one."""
 
 
 class TaskStatusEnum(StrEnum):
@@ -197,6 +210,15 @@ class TaskPrioritySchema:
         return (self.priority, self.created_at) < (other.priority, other.created_at)
 
 
+class ArgInfo(NamedTuple):
+    """One parameter of a task function, as `inspect` tells it (`args_info` in the triggers)."""
+
+    name: str
+    annotation: Any
+    kind: Any
+    default: Any
+
+
 @dataclass(slots=True, kw_only=True)
 class TaskExecSchema:
     """A declared task (`task_func` in the triggers): what `@app.task` was told.
@@ -223,6 +245,7 @@ class TaskExecSchema:
         result_ttl: seconds the finished record is kept; `None` is the application's.
         extra: what plugins read from the declaration.
         kind: how the function runs, found at declaration.
+        args_info: the function's parameters, found at declaration.
     """
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
@@ -251,6 +274,7 @@ class TaskExecSchema:
     result_ttl: Annotated[float, Field(gt=0)] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     kind: Literal["coroutine", "function", "generator", "async_generator"] = "coroutine"
+    args_info: tuple[ArgInfo, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from qtasks.components.primitives import (
     SettleVerdict,
     SweepReport,
 )
+from qtasks.errors import TaskDefer
 from qtasks.schemas import Task, TaskPrioritySchema, TaskRecord, TaskStatusNewSchema, TaskStatusTerminalSchema
 
 if TYPE_CHECKING:
@@ -189,8 +191,18 @@ class Broker(Component, BrokerPrimitives):
         Raises:
             PluginError, TaskControl: a plugin refused; nothing is stored.
         """
-        model = await self.pm.hook.broker_add_before(broker=self, storage=self.storage, uuid=uuid, model=model)
-        return await self.storage.add(uuid, model)
+        deferred = 0.0
+        try:
+            model = await self.pm.hook.broker_add_before(
+                broker=self, storage=self.storage, uuid=uuid, model=model
+            )
+        except TaskDefer as defer:
+            model, deferred = defer.values, defer.seconds
+        try:
+            model = await self.storage.add(uuid, model)
+        except TaskDefer as defer:
+            model, deferred = defer.values, deferred + defer.seconds
+        return replace(model, available_at=model.available_at + deferred) if deferred else model
 
     async def added(self, uuid: UUID, model: TaskStatusNewSchema) -> None:
         """Fires `broker_add_after` for a task that is stored and queued."""

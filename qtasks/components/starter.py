@@ -1,0 +1,160 @@
+"""Starter: starts and stops everything in order, and listens to signals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from qtasks.components.base import Component
+from qtasks.components.exclusive import Exclusive
+from qtasks.errors import NotStartedError
+
+if TYPE_CHECKING:
+    from qtasks.app import QueueTasks
+
+log = logging.getLogger("qtasks.starter")
+
+SECOND_SIGNAL_EXIT = 130
+
+
+class Starter(Component):
+    """Starts global config, storage, broker and worker in this order, and stops them in the reverse one.
+
+    Plugins are stopped before the connections are closed, so that they can still use them.
+    """
+
+    app: QueueTasks
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started = False
+        self._stop: asyncio.Event | None = None
+        self._exclusive: Exclusive | None = None
+
+    def check_started(self) -> None:
+        """Raises `NotStartedError` outside `async with app:`."""
+        if not self._started:
+            raise NotStartedError(
+                f"application {self.app_name!r} is not started: use `async with app:`, or `app.run_forever()`"
+            )
+
+    async def start(self) -> None:
+        """Opens the backends; fires `starter_start` first, then each component's start trigger."""
+        if self._started:
+            raise NotStartedError(f"application {self.app_name!r} is started already")
+        app = self.app
+        self.pm.bind_loop(asyncio.get_running_loop())
+        try:
+            await self.pm.hook.starter_start(starter=self)
+            await app.global_config.start()
+            await app.storage.start()
+            await app.broker.start(None)
+            self._exclusive = await Exclusive.take(app)
+        except BaseException:
+            await self._close()
+            raise
+        self._started = True
+
+    async def stop(self) -> None:
+        """Fires `qtasks_stop`, stops the components in reverse order, fires `starter_stop`, closes last."""
+        if not self._started:
+            return
+        app = self.app
+        try:
+            await self.pm.hook.qtasks_stop(qtasks=app, starter=self)
+            await app.worker.stop()
+            await app.broker.stop()
+            await app.storage.stop()
+            await app.global_config.stop()
+            await self.pm.hook.starter_stop(starter=self)
+        finally:
+            self._started = False
+            await self._close()
+
+    async def _close(self) -> None:
+        app = self.app
+        app.task_executor.close()
+        if self._exclusive is not None:
+            await self._exclusive.release()
+            self._exclusive = None
+        for component in (app.broker, app.storage, app.global_config):
+            await component.close()
+        self.pm.bind_loop(None)
+
+    # --- Running the worker -----------------------------------------------------------------
+
+    def request_stop(self) -> None:
+        """Asks `serve` to finish."""
+        if self._stop is not None:
+            self._stop.set()
+
+    async def serve(self, *, until_idle: bool = False) -> None:
+        """Runs the worker until a stop is requested, or nothing is left to do; see `QueueTasks.serve`."""
+        own = not self._started
+        if own:
+            await self.start()
+        app = self.app
+        self._stop = asyncio.Event()
+        worker = app.worker
+        try:
+            await worker.start()
+            listening = asyncio.create_task(app.broker.listen(worker), name="qtasks-listen")
+            ends = [listening, asyncio.ensure_future(self._stop.wait()), worker.failure]
+            if until_idle:
+                ends.append(asyncio.create_task(worker.idle(), name="qtasks-idle"))
+            try:
+                done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                for end in done:
+                    end.result()
+            finally:
+                await self._stop_worker(listening, ends)
+        finally:
+            self._stop = None
+            if own:
+                await self.stop()
+
+    async def _stop_worker(self, listening: asyncio.Task[None], ends: list[asyncio.Future[object]]) -> None:
+        worker = self.app.worker
+        await worker.stop()
+        rest = [end for end in ends if end is not worker.failure]
+        for end in rest:
+            if end is not listening:
+                end.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    def run(self, *, until_idle: bool = False) -> None:
+        """Runs the worker in the foreground; see `QueueTasks.run_forever`."""
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._run(until_idle))
+
+    async def _run(self, until_idle: bool) -> None:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            await self.serve(until_idle=until_idle)
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: int) -> None:
+        if self._stop is None or self._stop.is_set():
+            log.warning("second signal: exiting at once; running tasks are left to their leases")
+            logging.shutdown()
+            sys.stderr.flush()
+            os._exit(SECOND_SIGNAL_EXIT)
+        log.info("%s: shutting down", signal.Signals(number).name)
+        self._stop.set()
+
+
+def _loop_factory() -> object:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

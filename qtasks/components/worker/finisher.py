@@ -1,0 +1,126 @@
+"""Writes the ends of deliveries in batches, and fires the signals for those that were accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from qtasks.components.primitives import Outcome, SettleVerdict
+from qtasks.components.worker.backoff import Backoff
+from qtasks.components.worker.outcome import Ended
+from qtasks.errors import TransientError
+from qtasks.schemas import TaskStatusEnum
+
+if TYPE_CHECKING:
+    from qtasks.components.worker.worker import Worker
+
+log = logging.getLogger("qtasks.worker")
+task_log = logging.getLogger("qtasks.task")
+
+BATCH = 500
+
+
+class Finisher:
+    """A slot is free as soon as its outcome is handed over here. Two coroutines: one settles, one fires
+    the signals after a settle, so that a slow plugin there does not hold up results."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._ended: deque[Ended] = deque()
+        self._settling: list[Ended] = []
+        self._accepted: deque[Ended] = deque()
+        self._work = asyncio.Event()
+        self._announce = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._ended) + len(self._settling)
+
+    def hand_over(self, ended: Ended) -> None:
+        """Takes the end of a delivery."""
+        self._ended.append(ended)
+        self._empty.clear()
+        self._work.set()
+        if len(self) > self._worker.config.max_unsettled:
+            self._room.clear()
+
+    async def room(self) -> None:
+        """Returns when few enough results are unsettled."""
+        await self._room.wait()
+
+    async def drained(self) -> None:
+        """Returns when everything is written and announced."""
+        await self._empty.wait()
+
+    async def settle_forever(self) -> None:
+        """Writes what is handed over; while the backend is away it tries again for ever."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._ended:
+                count = min(len(self._ended), BATCH)
+                self._settling = [self._ended.popleft() for _ in range(count)]
+                verdicts = await self._settle(self._settling)
+                for ended, verdict in zip(self._settling, verdicts, strict=True):
+                    self._settled(ended, verdict)
+                self._settling = []
+                if len(self) <= self._worker.config.max_unsettled:
+                    self._room.set()
+            self._check_empty()
+
+    async def _settle(self, batch: list[Ended]) -> list[SettleVerdict]:
+        backoff = Backoff()
+        settles = [ended.settle for ended in batch]
+        while True:
+            try:
+                return await self._worker.app.delivery.settle(settles)
+            except TransientError as error:
+                log.warning("%d results are not written yet, trying again: %s", len(batch), error)
+                await backoff.wait()
+
+    def _settled(self, ended: Ended, verdict: SettleVerdict) -> None:
+        self._worker.forget(ended.settle.handle)
+        if verdict is SettleVerdict.REJECTED:
+            log.warning("task %s was settled by another worker; this result is dropped", ended.settle.handle.uuid)
+            return
+        if ended.settle.then:
+            self._worker.wake()
+        if ended.model is not None:
+            self._accepted.append(ended)
+            self._announce.set()
+
+    async def announce_forever(self) -> None:
+        """Fires the signals after accepted settles, in their order."""
+        while True:
+            await self._announce.wait()
+            self._announce.clear()
+            while self._accepted:
+                await self._fire(self._accepted[0])
+                self._accepted.popleft()
+            self._check_empty()
+
+    async def _fire(self, ended: Ended) -> None:
+        settle, task_func, task_broker, model = ended
+        if task_func is None or task_broker is None or model is None:
+            return
+        app, worker = self._worker.app, self._worker
+        if task_log.isEnabledFor(logging.INFO):
+            seconds = model.finished_at - model.started_at
+            state = "retry" if settle.outcome is Outcome.RETRY else model.status.value
+            level = logging.WARNING if model.status is TaskStatusEnum.ERROR else logging.INFO
+            task_log.log(level, "%s %s %s in %.3f s", task_broker.name, settle.handle.uuid, state, seconds)
+        if settle.outcome.terminal:
+            await app.storage.remove_finished_task(task_broker, model)
+        await app.pm.hook.worker_execute_after(
+            worker=worker, task_func=task_func, task_broker=task_broker, model=model
+        )
+
+    def _check_empty(self) -> None:
+        if not (self._ended or self._settling or self._accepted):
+            self._empty.set()
+            self._worker.progressed()

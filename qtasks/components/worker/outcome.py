@@ -1,0 +1,141 @@
+"""From what happened in a run to what is written: terminal models, settles, tracebacks."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, NamedTuple
+
+from qtasks.codec import encode
+from qtasks.components.primitives import DeliveryHandle, Nack, Outcome, Settle
+from qtasks.config import QueueConfig
+from qtasks.errors import PayloadTooLargeError
+from qtasks.schemas import (
+    TaskExecSchema,
+    TaskPrioritySchema,
+    TaskRecord,
+    TaskStatusCancelSchema,
+    TaskStatusEnum,
+    TaskStatusErrorSchema,
+    TaskStatusSuccessSchema,
+    TaskStatusTerminalSchema,
+)
+
+_SHARED = ("task_name", "queue", "priority", "args", "kwargs", "available_at", "extra")
+_PLAIN = (type(None), bool, int, float)
+_SHORT = 1024
+
+
+class Ended(NamedTuple):
+    """A delivery that is over for its slot and has still to be written.
+
+    Attributes:
+        settle: what is written.
+        task_func, task_broker, model: for the triggers after the settle; `model` is `None` where none fire.
+    """
+
+    settle: Settle
+    task_func: TaskExecSchema | None = None
+    task_broker: TaskPrioritySchema | None = None
+    model: TaskStatusTerminalSchema | None = None
+
+
+def base_fields(record: TaskRecord) -> dict[str, Any]:
+    """What every terminal model takes from the record. The arguments are those at rest: what plugins
+    decrypted or injected for the run is never written back."""
+    return {
+        "task_name": record.task_name, "queue": record.queue, "priority": record.priority, "args": record.args,
+        "kwargs": record.kwargs, "created_at": record.created_at, "available_at": record.available_at,
+        "attempt": record.attempt, "extra": record.extra, "started_at": record.started_at or 0.0,
+    }  # fmt: skip
+
+
+def success_model(record: TaskRecord, result: Any, now: float) -> TaskStatusSuccessSchema:
+    """The model of a task that ended well."""
+    return TaskStatusSuccessSchema(**base_fields(record), updated_at=now, finished_at=now, returning=result)
+
+
+def error_model(record: TaskRecord, trace: str, now: float, *, failed: bool = True) -> TaskStatusErrorSchema:
+    """The model of a task that failed; `failed` counts an attempt."""
+    model = TaskStatusErrorSchema(**base_fields(record), updated_at=now, finished_at=now, traceback=trace)
+    if failed:
+        model.attempt += 1
+    return model
+
+
+def cancel_model(record: TaskRecord, reason: str, now: float) -> TaskStatusCancelSchema:
+    """The model of a task that was cancelled."""
+    return TaskStatusCancelSchema(**base_fields(record), updated_at=now, finished_at=now, cancel_reason=reason)
+
+
+def check_result(value: Any, config: QueueConfig) -> None:
+    """Raises where a result cannot be stored.
+
+    Raises:
+        EncodeError: it cannot be written as JSON.
+        PayloadTooLargeError: it takes more than `max_payload` bytes.
+    """
+    if isinstance(value, _PLAIN) or (type(value) is str and len(value) <= _SHORT):
+        return
+    size = len(encode(value))
+    if size > config.max_payload:
+        raise PayloadTooLargeError(
+            f"the result takes {size} bytes, more than max_payload ({config.max_payload}); return a reference instead"
+        )
+
+
+def terminal_settle(
+    handle: DeliveryHandle, record: TaskRecord, model: TaskStatusTerminalSchema, config: QueueConfig,
+    *, dead: bool, then: tuple[TaskRecord, ...] = (),
+) -> Settle:  # fmt: skip
+    """The settle that writes a terminal model: only what differs from the record."""
+    finished_at = model.finished_at or model.updated_at
+    ttl = config.dead_ttl if dead else (record.result_ttl or config.result_ttl)
+    changes: dict[str, Any] = {
+        "status": model.status, "updated_at": model.updated_at, "finished_at": finished_at,
+        "expires_at": finished_at + ttl,
+    }  # fmt: skip
+    for name in _SHARED:
+        value = getattr(model, name)
+        if value is not getattr(record, name):
+            changes[name] = value
+    if model.attempt != record.attempt:
+        changes["attempt"] = model.attempt
+    if isinstance(model, TaskStatusSuccessSchema):
+        changes["returning"] = model.returning
+        return Settle(handle, Outcome.SUCCESS, changes, then)
+    if isinstance(model, TaskStatusErrorSchema):
+        changes["traceback"] = cut(model.traceback, config.max_traceback)
+        if dead:
+            changes["dead"] = True
+        return Settle(handle, Outcome.ERROR, changes)
+    changes["cancel_reason"] = model.cancel_reason
+    return Settle(handle, Outcome.CANCEL, changes)
+
+
+def release_settle(handle: DeliveryHandle, now: float, delay: float, *, counted: bool) -> Settle:
+    """The settle that puts a task back. `counted`: whether the delivery counts as used."""
+    deliveries = handle.deliveries if counted else handle.deliveries - 1
+    changes = {
+        "status": TaskStatusEnum.NEW, "updated_at": now, "available_at": now + delay, "deliveries": deliveries,
+    }  # fmt: skip
+    return Settle(handle, Outcome.RELEASE, changes, nack=Nack(handle, delay, deliveries, handle.epoch))
+
+
+def retry_settle(handle: DeliveryHandle, changes: dict[str, Any], delay: float) -> Settle:
+    """The settle that begins the next attempt."""
+    return Settle(handle, Outcome.RETRY, {**changes, "deliveries": 0}, nack=Nack(handle, delay, 0, handle.epoch))
+
+
+def traceback_of(error: BaseException, limit: int) -> str:
+    """The traceback as text, of `limit` bytes at most."""
+    return cut("".join(traceback.format_exception(error)), limit)
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, shortened in its middle to `limit` bytes: both ends of a traceback matter."""
+    raw = text.encode("utf-8", "backslashreplace")
+    if len(raw) <= limit:
+        return text if text.isascii() else raw.decode()
+    mark = b"\n... (cut) ...\n"
+    half = (limit - len(mark)) // 2
+    return (raw[:half] + mark + raw[-half:]).decode("utf-8", "ignore")

@@ -1,0 +1,362 @@
+"""The way of one task through its slot: every trigger from the start to the settle, and what an
+error at each place means for the task (the table "When a plugin fails" in docs/delivery.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from qtasks._failpoints import hit
+from qtasks.components.primitives import FENCED_FIELDS, Update
+from qtasks.components.task_executor import ThreadStillRunning
+from qtasks.components.worker.outcome import (
+    Ended,
+    cancel_model,
+    check_result,
+    error_model,
+    release_settle,
+    retry_settle,
+    success_model,
+    terminal_settle,
+    traceback_of,
+)
+from qtasks.components.worker.slot import Slot, Stop
+from qtasks.context import TaskContext
+from qtasks.errors import (
+    EncodeError,
+    PayloadTooLargeError,
+    PluginError,
+    PluginResultError,
+    TaskCancelError,
+    TaskDefer,
+    TaskPluginTriggerError,
+    TaskRejected,
+    TaskTimeoutError,
+)
+from qtasks.schemas import (
+    TaskExecSchema,
+    TaskPrioritySchema,
+    TaskRecord,
+    TaskStatusEnum,
+    TaskStatusErrorSchema,
+    TaskStatusProcessSchema,
+    TaskStatusSuccessSchema,
+    TaskStatusTerminalSchema,
+    task_from_record,
+)
+
+if TYPE_CHECKING:
+    from qtasks.components.worker.worker import Worker
+
+log = logging.getLogger("qtasks.worker")
+
+UNKNOWN_TASK_DELAY = 1.0
+
+
+class UnknownTask(Exception):
+    """No task of this name is declared in this process."""
+
+
+class Run:
+    """One delivery of one task.
+
+    Attributes:
+        thread: where a thread outlives the run, the future that is done when it returns; the slot
+            stays occupied until then.
+    """
+
+    __slots__ = ("_args", "_kw", "_raw", "app", "slot", "task_broker", "task_func", "thread", "worker")
+
+    def __init__(self, worker: Worker, slot: Slot) -> None:
+        self.worker = worker
+        self.app = worker.app
+        self.slot = slot
+        self.thread: asyncio.Future[Any] | None = None
+        self.task_func: TaskExecSchema
+        self.task_broker: TaskPrioritySchema
+
+    async def __call__(self) -> Ended | None:
+        """Runs the task and gives what is to be written; `None` where nothing may be (the lease is lost)."""
+        slot = self.slot
+        try:
+            slot.enter()
+            try:
+                await self._before()
+            finally:
+                slot.leave()
+        except UnknownTask as unknown:
+            return self._unknown(unknown)
+        except (TaskCancelError, TaskDefer, TaskRejected) as control:
+            return await self._controlled(control)
+        except PluginError as error:
+            return await self._release_after(error)
+        except asyncio.CancelledError:
+            if not slot.interrupted():
+                raise
+            return await self._stopped()
+        return await self._run()
+
+    # --- Before the run ---------------------------------------------------------------------
+
+    async def _before(self) -> None:
+        app, worker, record, handle = self.app, self.worker, self.slot.record, self.slot.handle
+        uuid, storage, broker = handle.uuid, app.storage, app.broker
+        task = task_from_record(record)
+        task.task_name, task.priority = await storage.add_process(uuid, record.task_name, record.priority)
+        task = _same(await storage.get(uuid, task), uuid, "storage_get")
+        task = _same(await broker.get(uuid, task), uuid, "broker_get")
+        name, priority, args, kw, created = (
+            task.task_name, task.priority, task.args, task.kwargs, record.created_at,
+        )  # fmt: skip
+        if handle.restored:
+            name, priority, args, kw, created = await storage.running_older_tasks(
+                worker, uuid, name, priority, args, kw, created
+            )
+        name, priority, args, kw, created = await broker.add_worker(
+            worker, uuid, name, priority, args, kw, created
+        )
+        name, priority, args, kw, created = await worker.add(uuid, name, priority, args, kw, created)
+        task_func = self._declared(name)
+        started_at = record.started_at or app.clock()
+        self.task_broker = TaskPrioritySchema(
+            priority=priority, uuid=uuid, name=name, queue=record.queue, args=args, kwargs=kw,
+            attempt=record.attempt, created_at=created, updated_at=started_at,
+        )  # fmt: skip
+        model = TaskStatusProcessSchema(
+            task_name=name, queue=record.queue, priority=priority, args=args, kwargs=kw, created_at=created,
+            updated_at=started_at, available_at=record.available_at, attempt=record.attempt, extra=task.extra,
+            started_at=started_at,
+        )  # fmt: skip
+        replaced = await self.app.pm.hook.worker_execute_before(
+            worker=worker, task_func=task_func, task_broker=self.task_broker, model=model
+        )
+        if replaced is not model:
+            task_func = self._take(replaced)
+        await self._start_patch(replaced, task.extra)
+        task_func, task_broker = await app.pm.hook.worker_run_task_before(
+            worker=worker, task_func=task_func, task_broker=self.task_broker
+        )
+        self.task_func, self.task_broker = task_func, _same(task_broker, uuid, "worker_run_task_before")
+        self._args, self._kw = await app.task_executor.prepare(self.task_func, self.task_broker)
+
+    def _declared(self, name: str) -> TaskExecSchema:
+        declared: TaskExecSchema | None = self.app.tasks.get(name)
+        if declared is None:
+            raise UnknownTask(name)
+        self.task_func = declared
+        return declared
+
+    def _take(self, model: TaskStatusProcessSchema) -> TaskExecSchema:
+        self.task_broker = replace(
+            self.task_broker, name=model.task_name, priority=model.priority, queue=model.queue, args=model.args,
+            kwargs=model.kwargs,
+        )  # fmt: skip
+        return self._declared(model.task_name)
+
+    async def _start_patch(self, model: TaskStatusProcessSchema, seen_extra: dict[str, Any]) -> None:
+        """Fires `broker_update` and `storage_update` with the start; writes only what a plugin changed."""
+        uuid, record = self.slot.handle.uuid, self.slot.record
+        patch = {
+            "status": TaskStatusEnum.PROCESS, "started_at": model.started_at, "updated_at": model.updated_at,
+            "extra": model.extra,
+        }  # fmt: skip
+        kw = await self.app.storage.update(uuid, await self.app.broker.update(uuid, patch))
+        known = {"started_at": record.started_at, "updated_at": record.started_at, "extra": seen_extra}
+        changes = {
+            name: value
+            for name, value in kw.items()
+            if name not in FENCED_FIELDS and (name not in known or value is not known[name])
+        }
+        if changes and not (changes.keys() == {"updated_at"}):
+            await self.app.storage.update_many([Update(uuid, changes)])
+            self.slot.record = replace(record, **changes)
+
+    # --- The run ----------------------------------------------------------------------------
+
+    async def _run(self) -> Ended | None:
+        slot, task_func = self.slot, self.task_func
+        hit("worker.before_run")
+        context = TaskContext(self.app, slot.handle, task_func, self.task_broker)
+        executor = self.app.task_executor
+        if task_func.max_time is not None:
+            self.worker.deadlines.watch(slot, task_func.max_time)
+        try:
+            slot.enter()
+            try:
+                result = await executor.execute(task_func, self.task_broker, context, self._args, self._kw)
+            except TaskPluginTriggerError as error:
+                result = await executor.trigger_error(task_func, self.task_broker, error)
+            finally:
+                slot.leave()
+                slot.deadline = None
+            result = await executor.finish(task_func, self.task_broker, result)
+        except ThreadStillRunning as running:
+            self.thread = running.future
+            slot.interrupted()
+            return await self._stopped()
+        except asyncio.CancelledError as error:
+            if slot.interrupted():
+                return await self._stopped()
+            if (own := asyncio.current_task()) is not None and own.cancelling():
+                raise
+            return await self._failed(error)  # raised by the task's own code
+        except (TaskCancelError, TaskDefer, TaskRejected) as control:
+            return await self._controlled(control)
+        except (Exception, SystemExit) as error:
+            return await self._failed(error)
+        return await self._succeeded(result)
+
+    async def _succeeded(self, result: Any) -> Ended | None:
+        return await self._finish(success_model(self.slot.record, result, self.app.clock()))
+
+    async def _stopped(self) -> Ended | None:
+        slot = self.slot
+        match slot.stop:
+            case Stop.LOST:
+                log.warning("task %s: %s; its result is dropped", slot.handle.uuid, Stop.LOST.value)
+                return None
+            case Stop.CANCEL:
+                return await self._finish(cancel_model(slot.record, slot.reason, self.app.clock()))
+            case Stop.TIMEOUT:
+                seconds = self.task_func.max_time
+                return await self._failed(TaskTimeoutError(f"the task ran longer than max_time ({seconds} s)"))
+        if self.thread is not None:
+            return None  # what still runs is left to its lease
+        return Ended(release_settle(slot.handle, self.app.clock(), 0.0, counted=False))
+
+    # --- Outcomes ---------------------------------------------------------------------------
+
+    async def _controlled(self, control: TaskCancelError | TaskDefer | TaskRejected) -> Ended | None:
+        record, now = self.slot.record, self.app.clock()
+        if isinstance(control, TaskDefer):
+            return Ended(release_settle(self.slot.handle, now, control.seconds, counted=False))
+        if isinstance(control, TaskCancelError):
+            return await self._finish(cancel_model(record, control.reason, now))
+        return await self._finish(error_model(record, f"{type(control).__name__}: {control}", now))
+
+    async def _release_after(self, error: PluginError) -> Ended | None:
+        """A plugin failed before the run: not the task's fault."""
+        handle, config = self.slot.handle, self.app.config
+        if handle.deliveries >= config.max_deliveries:
+            log.error("task %s is dead: %s", handle.uuid, error)
+            model = error_model(self.slot.record, str(error), self.app.clock(), failed=False)
+            return await self._finish(model, dead=True)
+        delay = min(config.release_delay * 2 ** (handle.deliveries - 1), config.release_max_delay)
+        log.warning("task %s is put back for %.3g s: %s", handle.uuid, delay, error)
+        return Ended(release_settle(handle, self.app.clock(), delay, counted=True))
+
+    def _unknown(self, unknown: UnknownTask) -> Ended:
+        handle, config, now = self.slot.handle, self.app.config, self.app.clock()
+        if now > handle.available_at + config.missing_grace:
+            reason = f"no task is registered as {str(unknown)!r} in this worker"
+            log.error("task %s is dead: %s", handle.uuid, reason)
+            model = error_model(self.slot.record, reason, now, failed=False)
+            return Ended(terminal_settle(handle, self.slot.record, model, config, dead=True))
+        log.warning("task %s is put back: no task is registered as %r here", handle.uuid, str(unknown))
+        settle = release_settle(handle, now, UNKNOWN_TASK_DELAY, counted=False)
+        # The grace is counted from when the task was due, which must not move with each try.
+        settle.changes["available_at"] = self.slot.record.available_at
+        return Ended(settle)
+
+    async def _failed(self, error: BaseException) -> Ended | None:
+        """User code failed: `worker_task_error_retry` decides, within the task's `retry`."""
+        app, task_func, record, config = self.app, self.task_func, self.slot.record, self.app.config
+        trace = traceback_of(error, config.max_traceback)
+        model = error_model(record, trace, app.clock())
+        try:
+            model = await app.pm.hook.worker_task_error_retry(
+                worker=self.worker, broker=app.broker, task_func=task_func, task_broker=self.task_broker,
+                e=error, trace=trace, model=model,
+            )  # fmt: skip
+        except PluginError as failure:
+            error.add_note(f"worker_task_error_retry failed too: {failure}")
+            model = replace(model, traceback=traceback_of(error, config.max_traceback))
+        limit = record.retry if record.retry is not None else task_func.retry
+        if model.retry_in is None or record.attempt >= limit or self._unrepeatable():
+            return await self._finish(model if model.retry_in is None else replace(model, retry_in=None), dead=True)
+        return await self._retry(model, model.retry_in)
+
+    def _unrepeatable(self) -> bool:
+        return self.thread is not None and not self.task_func.idempotent
+
+    async def _retry(self, model: TaskStatusErrorSchema, delay: float) -> Ended | None:
+        uuid, app = self.slot.handle.uuid, self.app
+        patch = {
+            "status": TaskStatusEnum.NEW, "attempt": model.attempt, "available_at": model.updated_at + delay,
+            "updated_at": model.updated_at, "traceback": model.traceback, "extra": model.extra,
+        }  # fmt: skip
+        try:
+            changes = await app.storage.update(uuid, await app.broker.update(uuid, patch))
+        except PluginError as error:
+            return await self._release_after(error)
+        except (TaskCancelError, TaskDefer, TaskRejected) as control:
+            return await self._controlled(control)
+        delay = max(0.0, changes["available_at"] - model.updated_at)
+        settle = retry_settle(self.slot.handle, changes, delay)
+        return Ended(settle, self.task_func, self.task_broker, model)
+
+    async def _finish(self, model: TaskStatusTerminalSchema, *, dead: bool = False) -> Ended | None:
+        """Fires the finish triggers and makes the settle."""
+        record, handle, app = self.slot.record, self.slot.handle, self.app
+        task_func, task_broker = self._known()
+        then: tuple[TaskRecord, ...] = ()
+        try:
+            task_broker, model = await app.pm.hook.worker_remove_finished_task(
+                worker=self.worker, broker=app.broker, task_func=task_func, task_broker=task_broker, model=model
+            )
+            _same(task_broker, handle.uuid, "worker_remove_finished_task")
+            model = await app.broker.remove_finished_task(task_broker, model)
+            if isinstance(model, TaskStatusSuccessSchema):
+                check_result(model.returning, app.config)
+                then = await self._follow_ups(model)
+        except (PluginError, EncodeError, PayloadTooLargeError) as error:
+            # The unreplaced result must not be written: a plugin that encrypts may be the one that failed.
+            log.error("task %s ends in ERROR: %s", handle.uuid, error)
+            model = error_model(record, f"{type(error).__name__}: {error}", app.clock(), failed=False)
+            dead, then = True, ()
+        dead = dead and isinstance(model, TaskStatusErrorSchema)
+        settle = terminal_settle(handle, record, model, app.config, dead=dead, then=then)
+        hit("worker.before_settle")
+        return Ended(settle, task_func, task_broker, model)
+
+    def _known(self) -> tuple[TaskExecSchema, TaskPrioritySchema]:
+        """What the finish triggers are given when the run ended before its own values were made."""
+        record = self.slot.record
+        try:
+            return self.task_func, self.task_broker
+        except AttributeError:
+            pass
+        declared = self.app.tasks.get(record.task_name) or TaskExecSchema(name=record.task_name, func=_never)
+        try:
+            return declared, self.task_broker
+        except AttributeError:
+            return declared, TaskPrioritySchema(
+                priority=record.priority, uuid=record.uuid, name=record.task_name, queue=record.queue,
+                args=record.args, kwargs=record.kwargs, attempt=record.attempt, created_at=record.created_at,
+                updated_at=record.updated_at,
+            )  # fmt: skip
+
+    async def _follow_ups(self, model: TaskStatusSuccessSchema) -> tuple[TaskRecord, ...]:
+        """Takes `then` through the producer triggers; a follow-up that is refused ends the task in ERROR."""
+        records = []
+        for request in model.then:
+            try:
+                records.append((await self.app.producer.prepare(request)).record)
+            except Exception as error:
+                raise PluginError(f"the follow-up task {request.task_name!r} was refused: {error}") from error
+        return tuple(records)
+
+
+def _never() -> None:
+    raise RuntimeError("this task is not declared here")
+
+
+def _same(replaced: Any, uuid: Any, trigger: str) -> Any:
+    if replaced.uuid != uuid:
+        raise PluginResultError(
+            f"a plugin on {trigger} replaced task {uuid} by task {replaced.uuid}: a task keeps its uuid (R9)",
+            trigger=trigger,
+        )
+    return replaced

@@ -1,0 +1,427 @@
+"""The Worker component: claims tasks into a local queue and runs them in long-lived subworkers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from qtasks._failpoints import hit
+from qtasks.components.base import Component
+from qtasks.components.primitives import DeliveryHandle, QueueSize, Settle
+from qtasks.components.worker.backoff import Backoff
+from qtasks.components.worker.finisher import Finisher
+from qtasks.components.worker.keeper import Keeper
+from qtasks.components.worker.outcome import Ended, error_model, release_settle, terminal_settle, traceback_of
+from qtasks.components.worker.restorer import Restorer
+from qtasks.components.worker.run import Run
+from qtasks.components.worker.slot import Deadlines, Slot, Stop
+from qtasks.errors import FatalError, TransientError
+from qtasks.schemas import TaskRecord
+
+if TYPE_CHECKING:
+    from qtasks.app import QueueTasks
+
+log = logging.getLogger("qtasks.worker")
+
+IDLE_WAIT = 1.0
+"""Seconds that a claim loop waits for a hint at most."""
+TEND = 1.0
+"""Seconds between two looks at cancel requests, the rate and the local queue."""
+YIELD_EVERY = 16
+"""Tasks that a subworker runs before it lets the others have the loop."""
+PREFETCH_TIME = 0.02
+"""Seconds of work that are claimed ahead."""
+STOPPING = 2.0
+"""Seconds that stopped tasks, and then the last results, are given at shutdown (I10)."""
+
+
+class Worker(Component):
+    """Runs the tasks of its queues.
+
+    Parameters:
+        concurrency: tasks at the same time; the default is the application's setting.
+        queues: the queues it serves, in this order; the default is the application's setting.
+
+    Attributes:
+        owner: 64 random bits that name this worker in every token.
+        executed: deliveries that ended here, by outcome.
+    """
+
+    app: QueueTasks
+
+    def __init__(self, concurrency: int | None = None, queues: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self._concurrency = concurrency
+        self._queues = tuple(queues) if queues is not None else None
+        self.owner = secrets.token_hex(8)
+        self.executed: dict[str, int] = {}
+        self.running = False
+
+    @property
+    def concurrency(self) -> int:
+        """Tasks at the same time."""
+        return self._concurrency or self.config.concurrency
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The queues it serves, in this order."""
+        return self._queues or self.config.queues
+
+    # --- Lifecycle --------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Starts subworkers, finisher, lease keeper and restorer; fires `worker_start`.
+
+        The claim loop itself is `consume`, which the broker calls from `listen`.
+        """
+        self._buffer: deque[tuple[DeliveryHandle, TaskRecord]] = deque()
+        # By epoch: no two deliveries of an app share one, and an integer hashes fast.
+        self._held: dict[int, DeliveryHandle] = {}
+        self._slots: dict[int, Slot] = {}
+        self._consumed = asyncio.Event()
+        self._consumed.set()
+        self._hint: asyncio.Task[None] | None = None
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._busy = 0
+        self._solo = asyncio.Lock()
+        self._alone = asyncio.Event()
+        self._alone.set()
+        self._room = asyncio.Event()
+        self._work = asyncio.Event()
+        self._rate = 0.0
+        self._claiming = True
+        self.started_at = self.clock()
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.deadlines = Deadlines()
+        self._finisher = Finisher(self)
+        self._keeper = Keeper(self)
+        self.restorer = Restorer(self)
+        self._subworkers = [self._spawn(self._subworker(), f"subworker-{i}") for i in range(self.concurrency)]
+        self._services = [
+            self._spawn(self._finisher.settle_forever(), "finisher"),
+            self._spawn(self._finisher.announce_forever(), "announcer"),
+        ]
+        self._restoring = [
+            self._spawn(self.restorer.sweep_forever(), "sweep"),
+            self._spawn(self.restorer.reconcile_forever(), "reconciler"),
+            self._spawn(self.restorer.status_forever(), "status"),
+            self._spawn(self._tend(), "tend"),
+        ]
+        self.running = True
+        await self.pm.hook.worker_start(worker=self)
+
+    def _spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(coroutine, name=f"qtasks-{name}")
+        task.add_done_callback(self._service_ended)
+        return task
+
+    def _service_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.critical("%s died: %s", task.get_name(), error, exc_info=error)
+        if not self.failure.done():
+            self.failure.set_exception(error)
+
+    async def stop(self) -> None:
+        """Graceful shutdown: stop claiming, release what waits here, give running tasks until the deadline,
+        stop them, release what stopped, write all results, fire `worker_stop`."""
+        if not self.running:
+            return
+        self._claiming = False
+        self._room.set()
+        self._work.set()
+        if self._hint is not None:
+            self._hint.cancel()
+        # A claim that is under way is never cancelled: its tasks would be stuck until their lease ends.
+        await self._consumed.wait()
+        await self._cancel(self._restoring)
+        self._release_buffer()
+        if self._busy:
+            log.info("waiting up to %.3g s for %d running tasks", self.config.shutdown_timeout, self._busy)
+            await self._wait_idle(self.config.shutdown_timeout)
+        for slot in list(self._slots.values()):
+            slot.request(Stop.SHUTDOWN)
+        if self._busy:
+            await self._wait_idle(STOPPING)
+        await self._cancel(self._subworkers)
+        try:
+            async with asyncio.timeout(STOPPING):
+                await self._finisher.drained()
+        except TimeoutError:
+            log.error("%d results could not be written in time; the tasks will run again", len(self._finisher))
+        await self._cancel(self._services)
+        self.deadlines.close()
+        await self.pm.hook.worker_stop(worker=self)
+        await self._keeper.close()
+        if not self.failure.done():
+            self.failure.cancel()
+        elif not self.failure.cancelled():
+            self.failure.exception()
+        self.running = False
+
+    async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _wait_idle(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while self._busy:
+                    self._alone.clear()
+                    await self._alone.wait()
+        except TimeoutError:
+            pass
+
+    # --- Claiming ---------------------------------------------------------------------------
+
+    async def consume(self) -> None:
+        """The claim loop: keeps the slots and a small local queue filled until the worker stops."""
+        backoff = Backoff()
+        self._consumed.clear()
+        try:
+            while self._claiming:
+                await self._consume_once(backoff)
+        finally:
+            self._consumed.set()
+
+    async def _consume_once(self, backoff: Backoff) -> None:
+        wanted = self._demand()
+        if wanted <= 0:
+            self._room.clear()
+            await self._room.wait()
+            return
+        await self._finisher.room()
+        try:
+            claimed = await self.app.delivery.claim(wanted, self.queues, self.owner, self.config.lease)
+            backoff.reset()
+            if claimed:
+                hit("worker.after_claim")
+                self._take(claimed)
+            elif self._claiming:
+                self.progressed()
+                await self._wait_for_work()
+        except TransientError as error:
+            log.warning("the backend is away, trying again: %s", error)
+            await backoff.wait()
+
+    def _demand(self) -> int:
+        free = self.concurrency - self._busy - len(self._buffer)
+        prefetch = min(self.config.claim_batch, int(self._rate * PREFETCH_TIME))
+        return min(free + prefetch, self.config.claim_batch)
+
+    async def _wait_for_work(self) -> None:
+        self._hint = asyncio.create_task(self.app.broker.wait_for_work(self.queues, IDLE_WAIT))
+        await asyncio.wait([self._hint])
+        hint, self._hint = self._hint, None
+        if not hint.cancelled():
+            hint.result()
+
+    def _take(self, claimed: list[tuple[DeliveryHandle, TaskRecord]]) -> None:
+        for handle, _ in claimed:
+            self._held[handle.epoch] = handle
+        if not self._claiming:
+            for handle, _ in claimed:
+                self._release(handle)
+            return
+        self._buffer.extend(claimed)
+        self._wake_subworkers(len(claimed))
+
+    def _wake_subworkers(self, count: int) -> None:
+        while count and self._idle:
+            waiting = self._idle.popleft()
+            if not waiting.done():
+                waiting.set_result(None)
+                count -= 1
+
+    def _release_buffer(self) -> None:
+        while self._buffer:
+            self._release(self._buffer.popleft()[0])
+
+    def _release(self, handle: DeliveryHandle) -> None:
+        self._finisher.hand_over(Ended(release_settle(handle, self.clock(), 0.0, counted=False)))
+
+    # --- Running ----------------------------------------------------------------------------
+
+    async def _subworker(self) -> None:
+        done = 0
+        while True:
+            while self._buffer:
+                handle, record = self._buffer.popleft()
+                if 1 < handle.deliveries and handle.deliveries >= self.config.max_deliveries - 1:
+                    await self._run_alone(handle, record)
+                elif self._solo.locked():
+                    await self._run_after_solo(handle, record)
+                else:
+                    await self._run_one(handle, record)
+                done += 1
+                if done % YIELD_EVERY == 0:
+                    self._room.set()
+                    await asyncio.sleep(0)
+            self._room.set()
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(waiting)
+            await waiting
+
+    async def _run_alone(self, handle: DeliveryHandle, record: TaskRecord) -> None:
+        """The last two deliveries of a task run alone: if it kills its process, it buries no neighbours."""
+        async with self._solo:
+            try:
+                while self._busy:
+                    self._alone.clear()
+                    await self._alone.wait()
+            except asyncio.CancelledError:
+                self._release(handle)
+                raise
+            log.warning(
+                "task %s runs alone: delivery %d of %d", handle.uuid, handle.deliveries, self.config.max_deliveries
+            )
+            await self._run_one(handle, record)
+
+    async def _run_after_solo(self, handle: DeliveryHandle, record: TaskRecord) -> None:
+        try:
+            async with self._solo:
+                pass
+        except asyncio.CancelledError:
+            self._release(handle)
+            raise
+        await self._run_one(handle, record)
+
+    async def _run_one(self, handle: DeliveryHandle, record: TaskRecord) -> None:
+        slot = Slot(handle, record)
+        self._slots[handle.epoch] = slot
+        self._busy += 1
+        run = Run(self, slot)
+        try:
+            ended = await run()
+        except asyncio.CancelledError:
+            raise
+        except TransientError as error:
+            log.warning("task %s is put back: the backend is away: %s", handle.uuid, error)
+            ended = Ended(release_settle(handle, self.clock(), 1.0, counted=False))
+        except FatalError as error:
+            if not self.failure.done():
+                self.failure.set_exception(error)
+            ended = None
+        except Exception as error:
+            ended = self._broken(slot, error)
+        finally:
+            self._slots.pop(handle.epoch, None)
+            self._busy -= 1
+            if not self._busy:
+                self._alone.set()
+        if ended is None:
+            self._held.pop(handle.epoch, None)
+        else:
+            self.executed[ended.settle.outcome] = self.executed.get(ended.settle.outcome, 0) + 1
+            self._finisher.hand_over(ended)
+        if run.thread is not None:
+            await self._outlive(run.thread)
+
+    async def _outlive(self, thread: asyncio.Future[Any]) -> None:
+        self._busy += 1
+        try:
+            await asyncio.wait([thread])
+        finally:
+            self._busy -= 1
+            if not self._busy:
+                self._alone.set()
+
+    def _broken(self, slot: Slot, error: Exception) -> Ended:
+        """An error that no rule foresees must not end a subworker, and must not be retried for ever."""
+        log.exception("task %s broke its run", slot.handle.uuid, exc_info=error)
+        trace = traceback_of(error, self.config.max_traceback)
+        model = error_model(slot.record, trace, self.clock())
+        settle: Settle = terminal_settle(slot.handle, slot.record, model, self.config, dead=True)
+        return Ended(settle)
+
+    async def add(
+        self, uuid: UUID, task_name: str, priority: int, args: tuple[Any, ...], kw: dict[str, Any], created_at: float
+    ) -> tuple[str, int, tuple[Any, ...], dict[str, Any], float]:
+        """Fires `worker_add`: the task takes its place in the worker."""
+        return await self.pm.hook.worker_add(
+            worker=self, uuid=uuid, task_name=task_name, priority=priority, args=args, kw=kw, created_at=created_at
+        )
+
+    # --- What others ask --------------------------------------------------------------------
+
+    def held(self) -> tuple[DeliveryHandle, ...]:
+        """What this worker holds and is to be renewed; called from the keeper's thread."""
+        now = time.monotonic()
+        overdue = {epoch for epoch, slot in self._slots.copy().items() if slot.overdue(now)}
+        return tuple(handle for epoch, handle in self._held.copy().items() if epoch not in overdue)
+
+    def lost(self, handles: Sequence[DeliveryHandle]) -> None:
+        """These leases are lost: the tasks are stopped and their results dropped."""
+        for handle in handles:
+            slot = self._slots.get(handle.epoch)
+            if slot is not None:
+                slot.request(Stop.LOST)
+
+    def forget(self, handle: DeliveryHandle) -> None:
+        """The delivery is settled."""
+        self._held.pop(handle.epoch, None)
+
+    def cancel_running(self, uuid: UUID, reason: str) -> None:
+        """Stops a task if it runs here."""
+        if not self.running:
+            return
+        for slot in list(self._slots.values()):
+            if slot.handle.uuid == uuid:
+                slot.request(Stop.CANCEL, reason)
+
+    def wake(self) -> None:
+        """There may be work."""
+        self._room.set()
+
+    def progressed(self) -> None:
+        """Lets `idle` look again."""
+        self._work.set()
+
+    async def idle(self) -> None:
+        """Returns when nothing is ready, delayed or leased in the worker's queues and all is written."""
+        while True:
+            self._work.clear()
+            if not self._busy and not self._buffer and not len(self._finisher):
+                sizes = await self.app.broker.size()
+                if not any(any(sizes.get(queue, QueueSize())) for queue in self.queues):
+                    await self._finisher.drained()
+                    return
+            await self._work.wait()
+
+    def status(self) -> dict[str, Any]:
+        """What the heartbeat tells of this worker."""
+        return {
+            "started_at": self.started_at, "concurrency": self.concurrency, "queues": list(self.queues),
+            "running": self._busy, "buffered": len(self._buffer), "unsettled": len(self._finisher),
+            "executed": dict(self.executed),
+        }  # fmt: skip
+
+    async def _tend(self) -> None:
+        """Every second: asks whether somebody wants running tasks to be cancelled, measures the rate for the
+        prefetch, and gives back what waits here for too long."""
+        before, then = 0, time.monotonic()
+        while True:
+            await asyncio.sleep(min(TEND, self.config.lease / 3))
+            total, now = sum(self.executed.values()), time.monotonic()
+            self._rate, before, then = (total - before) / (now - then), total, now
+            while self._buffer and self.clock() - (self._buffer[-1][1].started_at or 0) > self.config.lease / 10:
+                self._release(self._buffer.pop()[0])
+            slots = [slot for slot in self._slots.values() if slot.stop is None]
+            if slots:
+                await self._ask_for_cancels(slots)
+
+    async def _ask_for_cancels(self, slots: list[Slot]) -> None:
+        try:
+            asked = await self.app.storage.cancel_requested_many([slot.handle.uuid for slot in slots])
+        except TransientError:
+            return  # the claim loop reports it
+        for slot, requested in zip(slots, asked, strict=True):
+            if requested:
+                slot.request(Stop.CANCEL, "cancelled by a client")

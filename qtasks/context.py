@@ -1,0 +1,108 @@
+"""TaskContext: what the code of a task may know and ask (the first argument with `echo=True`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
+
+from qtasks.errors import TaskCancelError, TaskDefer, TaskPluginTriggerError, WrongLoopError
+
+if TYPE_CHECKING:
+    from qtasks.app import QueueTasks
+    from qtasks.components.primitives import DeliveryHandle
+    from qtasks.schemas import Task, TaskExecSchema, TaskPrioritySchema
+
+_current: ContextVar[TaskContext] = ContextVar("qtasks_task_context")
+
+
+def current_task() -> TaskContext:
+    """The context of the task whose code is running, also inside its threads.
+
+    Raises:
+        LookupError: no task is running here.
+    """
+    return _current.get()
+
+
+class TaskContext:
+    """The running task.
+
+    Attributes:
+        app: the application.
+        uuid, name, attempt: the task's identity, its name, how often it has failed before.
+        task_func: its declaration.
+        task_broker: the task as the worker holds it.
+        state: a place for plugins to keep things for the time of this run.
+    """
+
+    __slots__ = ("app", "handle", "loop", "state", "task_broker", "task_func")
+
+    def __init__(
+        self, app: QueueTasks, handle: DeliveryHandle, task_func: TaskExecSchema, task_broker: TaskPrioritySchema
+    ) -> None:
+        self.app = app
+        self.handle = handle
+        self.task_func = task_func
+        self.task_broker = task_broker
+        self.state: dict[str, Any] = {}
+        self.loop = asyncio.get_running_loop()
+
+    @property
+    def uuid(self) -> UUID:
+        """The task's identity."""
+        return self.handle.uuid
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.task_broker.name
+
+    @property
+    def attempt(self) -> int:
+        """How often the task has failed before this run."""
+        return self.task_broker.attempt
+
+    def cancel(self, reason: str = "") -> NoReturn:
+        """Ends the task as cancelled."""
+        raise TaskCancelError(reason)
+
+    def defer(self, seconds: float) -> NoReturn:
+        """Puts the task back for a time; this run does not count as a failure."""
+        raise TaskDefer(seconds)
+
+    def plugin_error(self, message: str | None = None, **data: Any) -> NoReturn:
+        """Asks the plugins on `task_executor_run_task_trigger_error` for the result."""
+        raise TaskPluginTriggerError(message, **data)
+
+    async def progress(self, value: Any) -> None:
+        """Stores how far the task is (JSON), for `Task.progress`."""
+        from qtasks.components.primitives import Update
+
+        await self.app.storage.update_many([Update(self.uuid, {"progress": value, "updated_at": self.app.clock()})])
+
+    async def add_task(self, task_name: str, **options: Any) -> Task:
+        """`QueueTasks.add_task`, from a coroutine task."""
+        return await self.app.add_task(task_name, **options)
+
+    def add_task_sync(
+        self, task_name: str, *, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Task:
+        """`QueueTasks.add_task`, from a plain function, which runs in a thread."""
+        return self._portal(self.app.add_task(task_name, args=args, kwargs=kwargs, **options))
+
+    def progress_sync(self, value: Any) -> None:
+        """`progress`, from a plain function, which runs in a thread."""
+        self._portal(self.progress(value))
+
+    def _portal(self, coroutine: Any) -> Any:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self.loop:
+            coroutine.close()
+            raise WrongLoopError("this call blocks the event loop: use the method without `_sync`, with await")
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()

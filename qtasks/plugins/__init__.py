@@ -1,0 +1,1 @@
+"""First-party plugins: ordinary ones, with no private door."""

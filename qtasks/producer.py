@@ -1,0 +1,162 @@
+"""The way of a task into the queue: triggers, checks, one stored step, announcement."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID, uuid4
+
+from qtasks.codec import encode
+from qtasks.components.primitives import Added, AddVerdict
+from qtasks.errors import (
+    EncodeError,
+    EnqueueUnknownError,
+    PayloadTooLargeError,
+    QTasksError,
+    QueueFullError,
+    TaskDefer,
+    TransientError,
+    UuidConflictError,
+)
+from qtasks.registry import NAME, TASK_NAME, check_name
+from qtasks.schemas import (
+    PRIORITY_MAX,
+    PRIORITY_MIN,
+    Task,
+    TaskRecord,
+    TaskRequest,
+    TaskStatusNewSchema,
+    task_from_record,
+)
+
+if TYPE_CHECKING:
+    from qtasks.app import QueueTasks
+
+
+class Prepared(NamedTuple):
+    """A task that passed the producer triggers and is ready to be stored."""
+
+    record: TaskRecord
+    model: TaskStatusNewSchema
+
+
+class Producer:
+    """Puts tasks into the queue of one application."""
+
+    def __init__(self, app: QueueTasks) -> None:
+        self._app = app
+
+    async def prepare(self, request: TaskRequest, *, replay_of: UUID | None = None) -> Prepared:
+        """Fires the three producer triggers and checks what comes out.
+
+        Raises:
+            PluginError, TaskCancelError, TaskRejected: a plugin refused.
+            InvalidNameError, EncodeError, PayloadTooLargeError, ValueError: the request is not valid.
+        """
+        app = self._app
+        now = app.clock()
+        declared = app.tasks.get(request.task_name)
+        name = check_name(request.task_name, "task name", TASK_NAME)
+        queue = request.queue if request.queue is not None else (declared.queue if declared else "default")
+        check_name(queue, "queue name", NAME)
+        priority = request.priority if request.priority is not None else (declared.priority if declared else 0)
+        if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
+            raise ValueError(f"priority {priority} is outside {PRIORITY_MIN} … {PRIORITY_MAX}")
+        uuid = request.uuid or uuid4()
+        args, kw, extra = request.args, request.kwargs, request.extra
+        payload = encode([name, args, kw])
+        digest = hashlib.blake2b(payload, digest_size=16).hexdigest()
+        # A plugin is given containers that the caller does not hold (rule 12).
+        args, kw, extra = tuple(args), dict(kw), dict(extra)
+        given = (args, kw)
+        available_at = request.available_at if request.available_at is not None else now
+        deferred = 0.0
+        try:
+            values = await app.pm.hook.qtasks_add_task_before_broker(
+                qtasks=app, broker=app.broker, uuid=uuid, task_name=name, priority=priority, args=args, kw=kw,
+                extra=extra, queue=queue, available_at=available_at,
+            )  # fmt: skip
+        except TaskDefer as defer:
+            values, deferred = defer.values, defer.seconds
+        name, priority, args, kw, extra, queue, available_at = values
+        model = TaskStatusNewSchema(
+            task_name=name, queue=queue, priority=priority, args=args, kwargs=kw, created_at=now,
+            updated_at=now, available_at=available_at + deferred, extra=extra,
+        )  # fmt: skip
+        model = await app.broker.add(uuid, model)
+        if model.extra or model.args is not given[0] or model.kwargs is not given[1]:
+            payload = encode([model.args, model.kwargs, model.extra])
+        if len(payload) > app.config.max_payload:
+            raise PayloadTooLargeError(
+                f"task {name!r}: the arguments take {len(payload)} bytes, more than max_payload "
+                f"({app.config.max_payload}); pass a reference to the data instead"
+            )
+        return Prepared(self._record(uuid, model, digest, declared, replay_of), model)
+
+    def _record(
+        self, uuid: UUID, model: TaskStatusNewSchema, digest: str, declared: Any, replay_of: UUID | None
+    ) -> TaskRecord:
+        unique_key = model.extra.get("unique_key")
+        if unique_key is not None and not isinstance(unique_key, str):
+            raise EncodeError(f"unique_key must be a string, not {unique_key!r}")
+        return TaskRecord(
+            uuid=uuid, task_name=model.task_name, queue=model.queue, priority=model.priority, args=model.args,
+            kwargs=model.kwargs, created_at=model.created_at, updated_at=model.updated_at,
+            available_at=model.available_at, extra=model.extra, digest=digest, unique_key=unique_key,
+            retry=declared.retry if declared else None, result_ttl=declared.result_ttl if declared else None,
+            replay_of=replay_of,
+        )  # fmt: skip
+
+    async def add(self, requests: Sequence[TaskRequest]) -> list[Task | QTasksError]:
+        """Stores and queues tasks, in one step per batch. When a trigger refuses one, none is stored.
+
+        Returns:
+            For each request its task (with EXISTS, the one that stands), or the error that kept it out.
+
+        Raises:
+            EnqueueUnknownError: the connection was cut before the reply.
+        """
+        prepared = [await self.prepare(request) for request in requests]
+        return await self.store(prepared)
+
+    async def store(self, prepared: Sequence[Prepared]) -> list[Task | QTasksError]:
+        """As `add`, for tasks that passed the triggers."""
+        if not prepared:
+            return []
+        try:
+            verdicts = await self._app.delivery.add([item.record for item in prepared])
+        except TransientError as error:
+            raise EnqueueUnknownError(prepared[0].record.uuid) from error
+        return [await self._result(*pair) for pair in zip(prepared, verdicts, strict=True)]
+
+    async def _result(self, item: Prepared, verdict: AddVerdict) -> Task | QTasksError:
+        record = item.record
+        match verdict.kind:
+            case Added.ADDED:
+                return await self.announce(item)
+            case Added.CONFLICT:
+                return UuidConflictError(f"task {record.uuid} exists with another name, args or kwargs: use a new uuid")
+            case Added.FULL:
+                return QueueFullError(
+                    f"queue {record.queue!r} holds {self._app.config.max_queue} tasks already (max_queue); "
+                    "nothing was stored"
+                )
+        existing = await self._app.get(verdict.uuid)
+        return existing if existing is not None else self._task(record)
+
+    async def announce(self, item: Prepared) -> Task:
+        """Fires the signals for a task that is stored and queued."""
+        app, (record, model) = self._app, item
+        await app.broker.added(record.uuid, model)
+        task = self._task(record)
+        await app.pm.hook.qtasks_add_task_after_broker(
+            qtasks=app, broker=app.broker, task=task, task_name=record.task_name, priority=record.priority,
+            args=record.args, kw=record.kwargs,
+        )  # fmt: skip
+        return task
+
+    def _task(self, record: TaskRecord) -> Task:
+        task = task_from_record(record)
+        task._app = self._app
+        return task
