@@ -1,0 +1,379 @@
+"""`PluginManager`: pluggy registers, the chain calls."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from threading import get_ident
+from types import MappingProxyType, ModuleType
+from typing import Literal, get_args
+
+from qtasks.chain import Chain, Host, Implementation, Observer, OnError, Trigger, compile_chain
+from qtasks.errors import PluginRegistrationError
+from qtasks.hookspecs import MODULES
+from qtasks.manager import discovery
+from qtasks.manager.discovery import Quarantined
+from qtasks.manager.explain import ChainLink, explain
+from qtasks.manager.hook import HookRelay
+from qtasks.manager.registry import Registry
+
+logger = logging.getLogger("qtasks.plugins")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginInfo:
+    """A registered plugin.
+
+    Attributes:
+        name: the name it is registered under.
+        plugin: the plugin itself.
+        origin: `"direct"`, or what its entry point refers to.
+        distribution, version: what it was installed with; `None` if it was not.
+        triggers: the triggers it implements, in the order of their names.
+        on_error: its own choice (rule 9); `None` is the default of each trigger.
+        plugin_timeout: seconds that each of its implementations may take; `None` is no bound.
+        requires: the capabilities that it declares in `qtasks_requires`.
+    """
+
+    name: str
+    plugin: object
+    origin: str
+    distribution: str | None
+    version: str | None
+    triggers: tuple[str, ...]
+    on_error: OnError | None
+    plugin_timeout: float | None
+    requires: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    on_error: OnError | None = None
+    plugin_timeout: float | None = None  # None: the manager's
+    origin: str = "direct"
+    distribution: str | None = None
+    version: str | None = None
+
+
+class PluginManager:
+    """Holds the plugins of one application and fires its triggers.
+
+    `await pm.hook.<trigger>(…)` fires one; `pm.pluggy` is the pluggy manager behind it, and may be
+    used directly.
+
+    Parameters:
+        plugin_timeout: seconds that one implementation may take, unless its plugin was registered
+            with another bound; 0 or `None` is no bound.
+    """
+
+    def __init__(self, plugin_timeout: float | None = 5.0) -> None:
+        self._timeout = _seconds(plugin_timeout)
+        self._options: dict[str, _Options] = {}
+        self._quarantine: list[Quarantined] = []
+        self._observers: list[tuple[Observer, bool]] = []
+        self._host = Host(failed=self._failed, slow=self._slow, blind=self._blind)
+        self.errors: Counter[tuple[str, str]] = Counter()
+        """How often each (plugin, trigger) has failed, isolated or not."""
+        self.hook = HookRelay(self._compiled, lambda: self.pluggy.triggers)
+        self.pluggy = Registry(self._changed)
+        for module in MODULES:
+            self.pluggy.add_hookspecs(module)
+
+    # --- Plugins --------------------------------------------------------------------------------
+
+    def register(
+        self,
+        plugin: object,
+        name: str | None = None,
+        on_error: OnError | None = None,
+        plugin_timeout: float | None = None,
+    ) -> str:
+        """Registers a plugin: an instance or a module with `@hookimpl` functions.
+
+        Parameters:
+            plugin: the plugin.
+            name: its name; without one `plugin.qtasks_name`, or the name of its module or class.
+            on_error: `"raise"` or `"isolate"` instead of the default of each trigger (rule 9).
+            plugin_timeout: seconds that each implementation may take; `None` is the manager's
+                bound, 0 none.
+
+        Returns:
+            Its name. If this name is blocked, nothing was registered; see `has`.
+
+        Raises:
+            PluginRegistrationError: something about it is wrong (rule 11); nothing was registered.
+        """
+        return self._register(plugin, name, _options(on_error, plugin_timeout))
+
+    def _register(self, plugin: object, name: str | None, options: _Options) -> str:
+        name = name or self.pluggy.get_canonical_name(plugin)
+        if self.pluggy.register(plugin, name) is None:
+            logger.info("plugin %r is blocked, and was not registered", name)
+        else:
+            self._options[name] = options
+        return name
+
+    def configure(
+        self, name: str, on_error: OnError | None = None, plugin_timeout: float | None = None
+    ) -> None:
+        """Sets `on_error` and `plugin_timeout` of a plugin that is registered, an installed one, say.
+
+        Raises:
+            PluginRegistrationError: there is no such plugin.
+        """
+        self._known(name)
+        old, new = self._options.get(name, _Options()), _options(on_error, plugin_timeout)
+        self._options[name] = _Options(
+            new.on_error, new.plugin_timeout, old.origin, old.distribution, old.version
+        )
+        self.hook.forget()
+
+    def unregister(self, plugin_or_name: object) -> object:
+        """Takes a plugin out; a chain that is running keeps it to its end (rule 13).
+
+        Returns:
+            The plugin.
+
+        Raises:
+            PluginRegistrationError: there is no such plugin.
+        """
+        if isinstance(plugin_or_name, str):
+            name = plugin_or_name
+        else:
+            name = self.pluggy.get_name(plugin_or_name) or repr(plugin_or_name)
+        plugin = self._known(name)
+        self.pluggy.unregister(name=name)
+        return plugin
+
+    def _known(self, name: str) -> object:
+        plugin: object = self.pluggy.get_plugin(name)
+        if plugin is None:
+            raise PluginRegistrationError(f"no plugin named {name!r} is registered", plugin=name)
+        return plugin
+
+    def block(self, name: str) -> None:
+        """Keeps a plugin of this name out, and takes it out if it is registered."""
+        self.pluggy.set_blocked(name)
+
+    def has(self, name: str) -> bool:
+        """Whether a plugin of this name is registered."""
+        return self.pluggy.has_plugin(name)
+
+    def plugins(self) -> list[PluginInfo]:
+        """The registered plugins, in registration order."""
+        triggers: dict[str, set[str]] = {}
+        for trigger in self.pluggy.triggers:
+            for _, place in self.pluggy.registered(trigger):
+                triggers.setdefault(place.plugin, set()).add(trigger)
+        return [
+            self._info(name, plugin, tuple(sorted(triggers.get(name, ()))))
+            for name, plugin in self.pluggy.list_name_plugin()
+            if plugin is not None
+        ]
+
+    def _info(self, name: str, plugin: object, triggers: tuple[str, ...]) -> PluginInfo:
+        options = self._options.get(name, _Options())
+        return PluginInfo(
+            name=name,
+            plugin=plugin,
+            origin=options.origin,
+            distribution=options.distribution,
+            version=options.version,
+            triggers=triggers,
+            on_error=options.on_error,
+            plugin_timeout=self._bound(options),
+            requires=frozenset(getattr(plugin, "qtasks_requires", ())),
+        )
+
+    def missing(self, capabilities: Iterable[str]) -> dict[str, frozenset[str]]:
+        """The plugins that declare capabilities in `qtasks_requires` which are not among the given."""
+        there = frozenset(capabilities)
+        return {info.name: info.requires - there for info in self.plugins() if info.requires - there}
+
+    def _changed(self) -> None:
+        # A name that came back through pm.pluggy must not find the options of another plugin.
+        names = {name for name, plugin in self.pluggy.list_name_plugin() if plugin is not None}
+        self._options = {name: options for name, options in self._options.items() if name in names}
+        self.hook.forget()
+
+    # --- Discovery ------------------------------------------------------------------------------
+
+    def load_installed(
+        self, names: Literal["auto"] | Iterable[str] = "auto", strict: bool = False
+    ) -> list[str]:
+        """Registers installed plugins, from the entry-point group `qtasks.plugins`.
+
+        A plugin that fails to import or to register is put into quarantine with its reason, and
+        `QTASKS_PLUGIN_AUTOLOAD=0` in the environment turns all of this off.
+
+        Parameters:
+            names: which: `"auto"` is all, in the order of their names; else in the order given.
+            strict: raise instead of putting into quarantine.
+
+        Returns:
+            The names of the plugins that were registered.
+
+        Raises:
+            PluginRegistrationError: in strict mode: a plugin failed, or is not installed.
+        """
+        if not discovery.enabled():
+            logger.info("%s turns installed plugins off", discovery.AUTOLOAD)
+            return []
+        points, absent = discovery.installed(names)
+        for name in absent:
+            self._reject(discovery.missing(name), strict)
+        loaded = []
+        for point in points:
+            if self.pluggy.is_blocked(point.name):
+                continue
+            try:
+                self._load(point)
+            # A plugin that calls sys.exit on import must not take the host down either.
+            except (Exception, SystemExit) as error:
+                self._reject(discovery.quarantined(point, error), strict)
+            else:
+                loaded.append(point.name)
+        return loaded
+
+    def _load(self, point: EntryPoint) -> None:
+        distribution, version = discovery.owner(point)
+        options = _Options(origin=point.value, distribution=distribution, version=version)
+        self._register(discovery.load(point), point.name, options)
+
+    def _reject(self, rejected: Quarantined, strict: bool) -> None:
+        if strict:
+            raise PluginRegistrationError(
+                f"installed plugin {rejected.name!r}: {rejected.reason}", plugin=rejected.name
+            ) from rejected.error
+        logger.error("plugin %r is in quarantine: %s", rejected.name, rejected.reason)
+        self._quarantine.append(rejected)
+
+    def quarantined(self) -> list[Quarantined]:
+        """The installed plugins that were left out, and why."""
+        return list(self._quarantine)
+
+    # --- Triggers -------------------------------------------------------------------------------
+
+    @property
+    def triggers(self) -> Mapping[str, Trigger]:
+        """All declared triggers by name."""
+        return MappingProxyType(self.pluggy.triggers)
+
+    def add_hookspecs(self, module: ModuleType | type) -> None:
+        """Adds the triggers of a third party's component, declared with `@hookspec` in a module.
+
+        Raises:
+            ValueError: it declares none, or one whose name exists.
+        """
+        self.pluggy.add_hookspecs(module)
+
+    def explain(self, trigger: str) -> list[ChainLink]:
+        """The chain of a trigger in the order in which it runs, and why it is so.
+
+        Raises:
+            LookupError: there is no such trigger.
+        """
+        if trigger not in self.pluggy.triggers:
+            raise LookupError(f"there is no trigger {trigger!r}")
+        return explain(self.pluggy, trigger)
+
+    def bind_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Binds the triggers to the event loop of the application, whose thread this is called on.
+
+        From then on a chain that is fired from another thread raises `WrongLoopError`; `None` unbinds.
+        """
+        self._host.thread = None if loop is None else get_ident()
+        self.hook.forget()
+
+    def _compiled(self, name: str) -> Chain:
+        trigger = self.pluggy.triggers[name]
+        implementations = []
+        for impl, place in self.pluggy.arranged(name):
+            options = self._options.get(place.plugin, _Options())
+            implementations.append(
+                Implementation(
+                    trigger=trigger,
+                    plugin=place.plugin,
+                    function=impl.function,
+                    argnames=tuple(impl.argnames),
+                    wrapper=impl.wrapper,
+                    asynchronous=inspect.iscoroutinefunction(impl.function),
+                    on_error=options.on_error,
+                    timeout=self._bound(options),
+                )
+            )
+        return compile_chain(trigger, implementations, self._host)
+
+    def _bound(self, options: _Options) -> float | None:
+        return (self._timeout if options.plugin_timeout is None else options.plugin_timeout) or None
+
+    # --- Observers ------------------------------------------------------------------------------
+
+    def add_observer(self, observer: Observer, *, idle: bool = False) -> None:
+        """Adds a callable that is told of every call of a plugin, as a `PluginCall`.
+
+        Without observers this costs nothing. An observer that raises is logged; the chain goes on.
+
+        Parameters:
+            observer: is called on the event loop, so it has to be quick.
+            idle: tell it also of triggers that no plugin implements.
+        """
+        self._observers.append((observer, idle))
+        self._observe()
+
+    def remove_observer(self, observer: Observer) -> None:
+        """Removes an observer.
+
+        Raises:
+            ValueError: it was not added.
+        """
+        for i, (known, _) in enumerate(self._observers):
+            if known == observer:
+                del self._observers[i]
+                return self._observe()
+        raise ValueError(f"{observer!r} is not an observer")
+
+    def _observe(self) -> None:
+        self._host.observers = tuple(observer for observer, _ in self._observers)
+        self._host.idle_observers = tuple(observer for observer, idle in self._observers if idle)
+        self.hook.forget()
+
+    # --- What chains report ---------------------------------------------------------------------
+
+    def _failed(self, impl: Implementation, error: BaseException, isolated: bool) -> None:
+        self.errors[impl.plugin, impl.trigger.name] += 1
+        if isolated:
+            logger.error("%s; the error was isolated", error, exc_info=error.__cause__ or error)
+
+    def _slow(self, impl: Implementation, seconds: float) -> None:
+        logger.warning(
+            "plugin %r blocked the event loop for %.3f s in trigger %r, longer than its plugin_timeout of "
+            "%s s; a plain function cannot be cancelled: make it `async def`, or quicker",
+            impl.plugin,
+            seconds,
+            impl.trigger.name,
+            impl.timeout,
+        )
+
+    def _blind(self, observer: Observer, error: Exception) -> None:
+        logger.error("observer %r failed", observer, exc_info=error)
+
+
+def _options(on_error: OnError | None, plugin_timeout: float | None) -> _Options:
+    if on_error is not None and on_error not in get_args(OnError):
+        raise ValueError(f"on_error is 'raise', 'isolate' or None, not {on_error!r}")
+    return _Options(on_error, None if plugin_timeout is None else _seconds(plugin_timeout))
+
+
+def _seconds(value: float | None) -> float:
+    if value is None:
+        return 0.0
+    if not 0 <= value < math.inf:
+        raise ValueError(f"plugin_timeout is a finite number of seconds >= 0, not {value!r}")
+    return float(value)
