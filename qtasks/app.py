@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from uuid import UUID, uuid5
 
 from qtasks.backends import backend_from_url
-from qtasks.calls import AddOptions
+from qtasks.calls import AddOptions, TaskAdder
 from qtasks.components.broker import Broker
 from qtasks.components.delivery import Delivery, delivery_of
 from qtasks.components.global_config import GlobalConfig
@@ -25,7 +25,7 @@ from qtasks.config import QueueConfig
 from qtasks.errors import BulkAddError, ConfigError, PluginResultError, QTasksError, ResultTimeoutError, TaskNotFoundError
 from qtasks.manager import PluginManager
 from qtasks.producer import Producer
-from qtasks.registry import Declares, Router, TaskAdder, check_name
+from qtasks.registry import Declares, Router, check_name
 from qtasks.schemas import Task, TaskRecord, TaskRequest, task_from_record
 
 PAGE = 500

@@ -59,6 +59,12 @@ class Starter(Component):
             raise
         self._started = True
 
+    def forget(self) -> None:
+        """Takes the application for not started: what a parent process opened is not ours after a fork."""
+        self._started = False
+        self._stop = self._exclusive = None
+        self.pm.bind_loop(None)
+
     async def stop(self) -> None:
         """Fires `qtasks_stop`, stops the components in reverse order, fires `starter_stop`, closes last."""
         if not self._started:
