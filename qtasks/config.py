@@ -26,7 +26,7 @@ class QueueConfig(BaseSettings):
     reconcile_interval: Positive = Field(default=30.0, description="Between two passes of the reconciler.")
     reconcile_age: NotNegative = Field(default=30.0, description="Records younger than this are left alone by it.")
     missing_grace: Positive = Field(
-        600.0, description="How long an entry without a record, or a task of an unknown name, is kept waiting."
+        default=600.0, description="How long an entry without a record, or a task of an unknown name, is kept waiting."
     )
     max_unsettled: int = Field(default=20_000, ge=1, description="Unsettled results above which claiming stops.")
     shutdown_timeout: NotNegative = Field(default=25.0, description="Running tasks may finish within this.")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import UUID
 
 from qtasks.errors import TaskCancelError, TaskDefer, TaskPluginTriggerError, WrongLoopError
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from qtasks.app import QueueTasks
     from qtasks.components.primitives import DeliveryHandle
     from qtasks.schemas import Task, TaskExecSchema, TaskPrioritySchema
+
+T = TypeVar("T")
 
 _current: ContextVar[TaskContext] = ContextVar("qtasks_task_context")
 
@@ -97,7 +99,7 @@ class TaskContext:
         """`progress`, from a plain function, which runs in a thread."""
         self._portal(self.progress(value))
 
-    def _portal(self, coroutine: Any) -> Any:
+    def _portal(self, coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:

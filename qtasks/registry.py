@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 from uuid import UUID
 
@@ -43,7 +45,7 @@ def declare(func: Callable[..., Any], name: str | None, options: Mapping[str, An
     """
     if not callable(func):
         raise TaskDeclarationError(f"@task decorates a function, not {func!r}")
-    name = name if name is not None else f"{func.__module__}.{func.__qualname__}".replace(".<locals>.", ".")
+    name = name if name is not None else _default_name(func)
     if TASK_NAME.fullmatch(name) is None:
         raise TaskDeclarationError(f"task name {name!r} is not valid: it must match {TASK_NAME.pattern}")
     unknown = options.keys() - TaskExecSchema.__slots__
@@ -66,6 +68,19 @@ def declare(func: Callable[..., Any], name: str | None, options: Mapping[str, An
         raise TaskDeclarationError(f"task {name!r}: stream=True is for generators, this is a {kind}")
     declared.args_info = _args_info(func, skip_first=declared.echo)
     return declared
+
+
+def _default_name(func: Callable[..., Any]) -> str:
+    """`module.qualname`. A script is named as a worker that imports it names it, not `__main__`."""
+    module = func.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        if spec is not None:
+            module = spec.name.removesuffix(".__main__")
+        elif file is not None:
+            module = Path(file).stem
+    return f"{module}.{func.__qualname__}".replace(".<locals>.", ".").replace("<", "").replace(">", "")
 
 
 def _kind(func: Callable[..., Any]) -> str:

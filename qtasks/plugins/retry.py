@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qtasks.hookspecs import hookimpl
+from qtasks.markers import hookimpl
 from qtasks.schemas import TaskExecSchema, TaskStatusErrorSchema
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from qtasks.errors import TaskRejected
-from qtasks.hookspecs import hookimpl
+from qtasks.markers import hookimpl
 from qtasks.schemas import ArgInfo, TaskExecSchema
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

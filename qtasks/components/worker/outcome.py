@@ -23,6 +23,7 @@ from qtasks.schemas import (
 _SHARED = ("task_name", "queue", "priority", "args", "kwargs", "available_at", "extra")
 _PLAIN = (type(None), bool, int, float)
 _SHORT = 1024
+_INTERNAL = ("qtasks.components.", "qtasks.chain.")
 
 
 class Ended(NamedTuple):
@@ -127,8 +128,12 @@ def retry_settle(handle: DeliveryHandle, changes: dict[str, Any], delay: float) 
 
 
 def traceback_of(error: BaseException, limit: int) -> str:
-    """The traceback as text, of `limit` bytes at most."""
-    return cut("".join(traceback.format_exception(error)), limit)
+    """The traceback as text, of `limit` bytes at most, from the task's own code on."""
+    own = error.__traceback__
+    while own is not None and own.tb_frame.f_globals.get("__name__", "").startswith(_INTERNAL):
+        own = own.tb_next
+    shown = error.__traceback__ if own is None else own
+    return cut("".join(traceback.format_exception(type(error), error, shown)), limit)
 
 
 def cut(text: str, limit: int) -> str:

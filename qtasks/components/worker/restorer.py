@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from qtasks.components.delivery import push_item
+from qtasks.components.global_config import STATUS
 from qtasks.components.primitives import Buried
 from qtasks.errors import FatalError, TransientError
 
@@ -56,9 +57,13 @@ class Restorer:
             self._worker.owner, self._worker.status(), self._config.status_ttl
         )
 
-    async def _guarded(self, step: object) -> None:
+    async def leave(self) -> None:
+        """Takes the sign of life back, so that `ping` knows at once."""
+        await self._guarded(lambda: self._app.global_config.delete(STATUS, self._worker.owner))
+
+    async def _guarded(self, step: Callable[[], Awaitable[object]]) -> None:
         try:
-            await step()  # type: ignore[operator]
+            await step()
         except TransientError as error:
             log.warning("the backend is away, trying again: %s", error)
         except FatalError:

@@ -157,6 +157,7 @@ class Worker(Component):
             log.error("%d results could not be written in time; the tasks will run again", len(self._finisher))
         await self._cancel(self._services)
         self.deadlines.close()
+        await self.restorer.leave()
         await self.pm.hook.worker_stop(worker=self)
         await self._keeper.close()
         if not self.failure.done():
