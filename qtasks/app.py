@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -267,6 +268,26 @@ class QueueTasks(Declares):
         if record is None:
             raise ResultTimeoutError(f"task {uuid} did not finish within {timeout} s; it goes on")
         return await self._seen(record)
+
+    async def ended(self, uuid: UUID) -> bool:
+        """Whether a task has finished.
+
+        Raises:
+            TaskNotFoundError: there is no such task.
+        """
+        try:
+            return await self.storage.get_settled(uuid) is not None
+        except LookupError as error:
+            raise TaskNotFoundError(f"no task has the uuid {uuid}") from error
+
+    async def seen_items(self, uuid: UUID, items: list[Any]) -> list[Any]:
+        """Items of a stream as plugins let a client see them: they are given to `storage_get`, `broker_get` and
+        `qtasks_get` as the result of their task."""
+        record = (await self.storage.get_many([uuid]))[0]
+        if record is None:
+            raise TaskNotFoundError(f"no task has the uuid {uuid}")
+        seen: list[Any] = (await self._seen(replace(record, returning=items))).returning
+        return seen
 
     async def _seen(self, record: TaskRecord) -> Task:
         uuid = record.uuid

@@ -88,11 +88,17 @@ class UuidConflictError(QTasksError):
 
 class EnqueueUnknownError(QTasksError):
     """The connection was cut before the reply, so it is not known whether the task was added.
-    Add it again with the same uuid: that is idempotent."""
+    Add it again with the same uuid: that is idempotent.
 
-    def __init__(self, uuid: UUID, message: str | None = None) -> None:
-        self.uuid = uuid
-        super().__init__(message or f"{self._default} (uuid {uuid})")
+    Attributes:
+        uuid: the task's identity; of a batch, that of its first task.
+        uuids: the identities of the whole batch, in its order.
+    """
+
+    def __init__(self, *uuids: UUID) -> None:
+        self.uuid = uuids[0]
+        self.uuids = uuids
+        super().__init__(f"{self._default} (uuid {', '.join(map(str, uuids[:3]))}{', …' * (len(uuids) > 3)})")
 
 
 class BulkAddError(QTasksError):
@@ -112,6 +118,10 @@ class BulkAddError(QTasksError):
 
 class ResultTimeoutError(QTasksError, TimeoutError):
     """The task did not finish in the time given. It goes on; wait again, or cancel it."""
+
+
+class StreamLostError(QTasksError):
+    """The lease of a streaming task was lost while it ran. Another worker runs it now."""
 
 
 class TaskTimeoutError(QTasksError, TimeoutError):

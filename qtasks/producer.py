@@ -127,7 +127,7 @@ class Producer:
         try:
             verdicts = await self._app.delivery.add([item.record for item in prepared])
         except TransientError as error:
-            raise EnqueueUnknownError(prepared[0].record.uuid) from error
+            raise EnqueueUnknownError(*(item.record.uuid for item in prepared)) from error
         return [await self._result(*pair) for pair in zip(prepared, verdicts, strict=True)]
 
     async def _result(self, item: Prepared, verdict: AddVerdict) -> Task | QTasksError:

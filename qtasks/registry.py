@@ -66,6 +66,8 @@ def declare(func: Callable[..., Any], name: str | None, options: Mapping[str, An
         raise TaskDeclarationError(f"task {name!r}: executor='process' is for plain functions, this is a {kind}")
     if declared.stream and kind not in ("generator", "async_generator"):
         raise TaskDeclarationError(f"task {name!r}: stream=True is for generators, this is a {kind}")
+    if declared.executor == "process" and declared.echo:
+        raise TaskDeclarationError(f"task {name!r}: echo=True has no meaning in another process")
     declared.args_info = _args_info(func, skip_first=declared.echo)
     return declared
 

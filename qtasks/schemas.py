@@ -7,7 +7,7 @@ on `Task`, where they are aware datetimes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
@@ -376,6 +376,20 @@ class Task:
             TaskNotFoundError: there is no such task any more.
         """
         return await self._bound().wait_result(self.uuid, timeout)
+
+    def stream(self, start: int = 0) -> AsyncIterator[Any]:
+        """The items of a generator task declared with `stream=True`, as they come, until it has ended.
+
+        Parameters:
+            start: the index of the first item; an interrupted reader goes on where it was.
+
+        Raises:
+            TaskNotFoundError: there is no such task any more.
+            CapabilityError: the storage has no streams.
+        """
+        from qtasks.components.streams import read_stream
+
+        return read_stream(self._bound(), self.uuid, start)
 
     async def cancel(self) -> bool:
         """Cancels the task: at once while it waits, soon while it runs.

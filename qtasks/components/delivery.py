@@ -22,6 +22,7 @@ from qtasks.components.primitives import (
     StartVerdict,
 )
 from qtasks.components.storage import Storage
+from qtasks.errors import TransientError
 from qtasks.schemas import TaskRecord
 
 RETRY_MISSING = 1.0
@@ -119,7 +120,7 @@ class SplitDelivery(Delivery):
         acks: list[DeliveryHandle] = []
         nacks: list[Nack] = []
         overdue: list[DeliveryHandle] = []
-        for handle, verdict in zip(handles, await self.storage.start_many(handles), strict=True):
+        for handle, verdict in zip(handles, await self._start(handles), strict=True):
             if verdict.kind is Start.STARTED and verdict.record is not None:
                 started.append((handle, verdict.record))
             elif verdict.kind is Start.TERMINAL:
@@ -135,6 +136,16 @@ class SplitDelivery(Delivery):
         if overdue:
             await self.broker.bury_many(overdue, "the storage has no record of this task")
         return started
+
+    async def _start(self, handles: Sequence[DeliveryHandle]) -> list[StartVerdict]:
+        try:
+            return await self.storage.start_many(handles)
+        except TransientError:
+            # The storage is away: what was claimed is given back, its delivery returned.
+            await self.broker.nack_many(
+                [Nack(handle, RETRY_MISSING, handle.deliveries - 1) for handle in handles]
+            )
+            raise
 
     def _overdue(self, handle: DeliveryHandle) -> bool:
         return self.broker.clock() > handle.available_at + self.broker.config.missing_grace

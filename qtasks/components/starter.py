@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("qtasks.starter")
 
 SECOND_SIGNAL_EXIT = 130
+GC_THRESHOLD = 50_000
 
 
 class Starter(Component):
@@ -135,6 +137,10 @@ class Starter(Component):
 
     def run(self, *, until_idle: bool = False) -> None:
         """Runs the worker in the foreground; see `QueueTasks.run_forever`."""
+        # Objects of the start live for ever: the collector need not look at them again, nor so often.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 50)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._run(until_idle))
 

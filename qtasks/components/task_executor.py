@@ -9,6 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtasks.components.base import Component
+from qtasks.components.processes import in_process
+from qtasks.components.streams import run_stream
 from qtasks.components.threads import DaemonThreads
 from qtasks.context import TaskContext, _current
 from qtasks.errors import TaskPluginTriggerError
@@ -71,6 +73,8 @@ class TaskExecutor(Component):
         func = task_func.func
         if task_func.echo:
             args = (context, *args)
+        if task_func.stream:
+            return await run_stream(self, task_func, context, args, kw)
         match task_func.kind:
             case "coroutine":
                 return await func(*args, **kw)
@@ -78,6 +82,8 @@ class TaskExecutor(Component):
                 return [await self._item(task_func, item) async for item in func(*args, **kw)]
             case "generator":
                 return await self.in_thread(partial(_collect, func, args, kw, task_func.generate_handler))
+        if task_func.executor == "process":
+            return await in_process(task_func, args, kw)
         return await self.in_thread(partial(func, *args, **kw))
 
     async def _item(self, task_func: TaskExecSchema, item: Any) -> Any:
@@ -102,7 +108,9 @@ class TaskExecutor(Component):
         """What happens to a raw result: `task_executor_run_task` or `…_run_task_gen`, the task's own
         `decode`, then `task_executor_decode`."""
         hook = self.pm.hook
-        if task_func.kind in ("generator", "async_generator"):
+        if task_func.stream:
+            pass  # it fired for each batch, before the batch was stored
+        elif task_func.kind in ("generator", "async_generator"):
             result = await hook.task_executor_run_task_gen(
                 task_executor=self, task_func=task_func, task_broker=task_broker, results=result
             )

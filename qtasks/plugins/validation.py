@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -25,7 +24,7 @@ class ValidationPlugin:
     """
 
     def __init__(self) -> None:
-        self._adapters: WeakKeyDictionary[Callable[..., Any], dict[str, TypeAdapter[Any]]] = WeakKeyDictionary()
+        self._adapters: dict[Callable[..., Any], dict[str, TypeAdapter[Any]]] = {}
 
     @hookimpl(tryfirst=True)
     def task_executor_args_replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,18 @@ BATCH = 500
 
 class Finisher:
     """A slot is free as soon as its outcome is handed over here. Two coroutines: one settles, one fires
-    the signals after a settle, so that a slow plugin there does not hold up results."""
+    the signals after a settle, so that a slow plugin there does not hold up results.
+
+    Attributes:
+        began: when the settle that is under way began (monotonic seconds).
+    """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._ended: deque[Ended] = deque()
         self._settling: list[Ended] = []
         self._accepted: deque[Ended] = deque()
+        self.began: float | None = None
         self._work = asyncio.Event()
         self._announce = asyncio.Event()
         self._room = asyncio.Event()
@@ -66,6 +72,7 @@ class Finisher:
                 count = min(len(self._ended), BATCH)
                 self._settling = [self._ended.popleft() for _ in range(count)]
                 verdicts = await self._settle(self._settling)
+                self.began = None
                 for ended, verdict in zip(self._settling, verdicts, strict=True):
                     self._settled(ended, verdict)
                 self._settling = []
@@ -75,6 +82,7 @@ class Finisher:
 
     async def _settle(self, batch: list[Ended]) -> list[SettleVerdict]:
         backoff = Backoff()
+        self.began = time.monotonic()
         settles = [ended.settle for ended in batch]
         while True:
             try:

@@ -37,6 +37,8 @@ YIELD_EVERY = 16
 """Tasks that a subworker runs before it lets the others have the loop."""
 PREFETCH_TIME = 0.02
 """Seconds of work that are claimed ahead."""
+STALL = 10.0
+"""Seconds after which a claim or a settle without an answer is reported."""
 STOPPING = 2.0
 """Seconds that stopped tasks, and then the last results, are given at shutdown (I10)."""
 
@@ -95,6 +97,7 @@ class Worker(Component):
         self._room = asyncio.Event()
         self._work = asyncio.Event()
         self._rate = 0.0
+        self._claim_began: float | None = None
         self._claiming = True
         self.started_at = self.clock()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -199,8 +202,10 @@ class Worker(Component):
             await self._room.wait()
             return
         await self._finisher.room()
+        self._claim_began = time.monotonic()
         try:
             claimed = await self.app.delivery.claim(wanted, self.queues, self.owner, self.config.lease)
+            self._claim_began = None
             backoff.reset()
             if claimed:
                 hit("worker.after_claim")
@@ -210,7 +215,10 @@ class Worker(Component):
                 await self._wait_for_work()
         except TransientError as error:
             log.warning("the backend is away, trying again: %s", error)
+            self._claim_began = None
             await backoff.wait()
+        finally:
+            self._claim_began = None
 
     def _demand(self) -> int:
         free = self.concurrency - self._busy - len(self._buffer)
@@ -414,9 +422,15 @@ class Worker(Component):
             self._rate, before, then = (total - before) / (now - then), total, now
             while self._buffer and self.clock() - (self._buffer[-1][1].started_at or 0) > self.config.lease / 10:
                 self._release(self._buffer.pop()[0])
+            self._report_stalls(now)
             slots = [slot for slot in self._slots.values() if slot.stop is None]
             if slots:
                 await self._ask_for_cancels(slots)
+
+    def _report_stalls(self, now: float) -> None:
+        for what, began in (("claim", self._claim_began), ("settle", self._finisher.began)):
+            if began is not None and now - began > STALL:
+                log.warning("a %s has been waiting for the backend for %.0f s", what, now - began)
 
     async def _ask_for_cancels(self, slots: list[Slot]) -> None:
         try:
