@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,14 @@ from qtasks.components.storage import Storage
 from qtasks.components.task_executor import TaskExecutor
 from qtasks.components.worker import Worker
 from qtasks.config import QueueConfig
-from qtasks.errors import BulkAddError, ConfigError, PluginResultError, QTasksError, ResultTimeoutError, TaskNotFoundError
+from qtasks.errors import (
+    BulkAddError,
+    ConfigError,
+    PluginResultError,
+    QTasksError,
+    ResultTimeoutError,
+    TaskNotFoundError,
+)
 from qtasks.manager import PluginManager
 from qtasks.producer import Producer
 from qtasks.registry import Declares, Router, check_name
@@ -295,7 +301,9 @@ class QueueTasks(Declares):
         task = await self.broker.get(uuid, task)
         task = await self.pm.hook.qtasks_get(qtasks=self, broker=self.broker, uuid=uuid, task=task)
         if task.uuid != uuid:
-            raise PluginResultError(f"a plugin replaced task {uuid} by task {task.uuid}: a task keeps its uuid (R9)")
+            raise PluginResultError(
+                f"a plugin replaced task {uuid} by task {task.uuid}: a task keeps its uuid (R9)"
+            )
         task._app = self
         return task
 

@@ -16,29 +16,54 @@ class QueueConfig(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="QTASKS_", frozen=True, extra="ignore")
 
-    url: str = Field(default="sqlite:///qtasks.db", description="Where tasks are kept, unless the code says otherwise.")
+    url: str = Field(
+        default="sqlite:///qtasks.db", description="Where tasks are kept, unless the code says otherwise."
+    )
     concurrency: int = Field(default=100, ge=1, description="Tasks that one worker runs at the same time.")
-    threads: int = Field(default=32, ge=1, description="Plain functions that one worker runs at the same time.")
-    queues: tuple[str, ...] = Field(default=("default",), description="Queues that a worker serves, in this order.")
+    threads: int = Field(
+        default=32, ge=1, description="Plain functions that one worker runs at the same time."
+    )
+    queues: tuple[str, ...] = Field(
+        default=("default",), description="Queues that a worker serves, in this order."
+    )
     claim_batch: int = Field(default=100, ge=1, le=100, description="Tasks claimed in one step at most.")
-    lease: Positive = Field(default=30.0, description="How long a claimed task stays with its worker unrenewed.")
+    lease: Positive = Field(
+        default=30.0, description="How long a claimed task stays with its worker unrenewed."
+    )
     max_deliveries: int = Field(default=5, ge=1, description="Deliveries of one attempt before it is dead.")
     reconcile_interval: Positive = Field(default=30.0, description="Between two passes of the reconciler.")
-    reconcile_age: NotNegative = Field(default=30.0, description="Records younger than this are left alone by it.")
-    missing_grace: Positive = Field(
-        default=600.0, description="How long an entry without a record, or a task of an unknown name, is kept waiting."
+    reconcile_age: NotNegative = Field(
+        default=30.0, description="Records younger than this are left alone by it."
     )
-    max_unsettled: int = Field(default=20_000, ge=1, description="Unsettled results above which claiming stops.")
+    missing_grace: Positive = Field(
+        default=600.0,
+        description="How long an entry without a record, or a task of an unknown name, is kept waiting.",
+    )
+    max_unsettled: int = Field(
+        default=20_000, ge=1, description="Unsettled results above which claiming stops."
+    )
     shutdown_timeout: NotNegative = Field(default=25.0, description="Running tasks may finish within this.")
-    plugin_timeout: NotNegative = Field(default=5.0, description="Bound of one plugin implementation; 0 is none.")
-    release_delay: Positive = Field(default=1.0, description="First delay after a plugin failed before the run.")
+    plugin_timeout: NotNegative = Field(
+        default=5.0, description="Bound of one plugin implementation; 0 is none."
+    )
+    release_delay: Positive = Field(
+        default=1.0, description="First delay after a plugin failed before the run."
+    )
     release_max_delay: Positive = Field(default=60.0, description="Longest such delay.")
     max_queue: int | None = Field(default=None, ge=1, description="Waiting tasks of one queue at most.")
-    max_payload: int = Field(default=1024 * 1024, ge=1, description="Bytes of arguments, or of a result, at most.")
+    max_payload: int = Field(
+        default=1024 * 1024, ge=1, description="Bytes of arguments, or of a result, at most."
+    )
     max_traceback: int = Field(default=32 * 1024, ge=256, description="Bytes of a traceback at most.")
     result_ttl: Positive = Field(default=86_400.0, description="How long a finished record is kept.")
     dead_ttl: Positive = Field(default=7 * 86_400.0, description="How long a dead record is kept.")
     dead_max: int = Field(default=10_000, ge=0, description="Dead records kept at most.")
-    status_ttl: Positive = Field(default=30.0, description="How long a server counts as alive after its last sign.")
-    durability: Literal["none", "fsync", "replica"] = Field(default="none", description="What an enqueue waits for.")
-    strict: bool = Field(default=False, description="Refuse to start where tasks could be lost or plugins fail to load.")
+    status_ttl: Positive = Field(
+        default=30.0, description="How long a server counts as alive after its last sign."
+    )
+    durability: Literal["none", "fsync", "replica"] = Field(
+        default="none", description="What an enqueue waits for."
+    )
+    strict: bool = Field(
+        default=False, description="Refuse to start where tasks could be lost or plugins fail to load."
+    )

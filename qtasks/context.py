@@ -43,7 +43,11 @@ class TaskContext:
     __slots__ = ("app", "handle", "loop", "state", "task_broker", "task_func")
 
     def __init__(
-        self, app: QueueTasks, handle: DeliveryHandle, task_func: TaskExecSchema, task_broker: TaskPrioritySchema
+        self,
+        app: QueueTasks,
+        handle: DeliveryHandle,
+        task_func: TaskExecSchema,
+        task_broker: TaskPrioritySchema,
     ) -> None:
         self.app = app
         self.handle = handle
@@ -83,14 +87,21 @@ class TaskContext:
         """Stores how far the task is (JSON), for `Task.progress`."""
         from qtasks.components.primitives import Update
 
-        await self.app.storage.update_many([Update(self.uuid, {"progress": value, "updated_at": self.app.clock()})])
+        await self.app.storage.update_many(
+            [Update(self.uuid, {"progress": value, "updated_at": self.app.clock()})]
+        )
 
     async def add_task(self, task_name: str, **options: Any) -> Task:
         """`QueueTasks.add_task`, from a coroutine task."""
         return await self.app.add_task(task_name, **options)
 
     def add_task_sync(
-        self, task_name: str, *, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+        self,
+        task_name: str,
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Task:
         """`QueueTasks.add_task`, from a plain function, which runs in a thread."""
         return self._portal(self.app.add_task(task_name, args=args, kwargs=kwargs, **options))
@@ -106,5 +117,7 @@ class TaskContext:
             running = None
         if running is self.loop:
             coroutine.close()
-            raise WrongLoopError("this call blocks the event loop: use the method without `_sync`, with await")
+            raise WrongLoopError(
+                "this call blocks the event loop: use the method without `_sync`, with await"
+            )
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()

@@ -113,7 +113,9 @@ class BulkAddError(QTasksError):
         self.tasks = dict(tasks)
         self.errors = dict(errors)
         position, first = next(iter(self.errors.items()))
-        super().__init__(f"{len(self.errors)} of the tasks were not added; the first, number {position}: {first}")
+        super().__init__(
+            f"{len(self.errors)} of the tasks were not added; the first, number {position}: {first}"
+        )
 
 
 class ResultTimeoutError(QTasksError, TimeoutError):

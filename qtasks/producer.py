@@ -60,7 +60,9 @@ class Producer:
         name = check_name(request.task_name, "task name", TASK_NAME)
         queue = request.queue if request.queue is not None else (declared.queue if declared else "default")
         check_name(queue, "queue name", NAME)
-        priority = request.priority if request.priority is not None else (declared.priority if declared else 0)
+        priority = (
+            request.priority if request.priority is not None else (declared.priority if declared else 0)
+        )
         if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
             raise ValueError(f"priority {priority} is outside {PRIORITY_MIN} … {PRIORITY_MAX}")
         uuid = request.uuid or uuid4()
@@ -136,7 +138,9 @@ class Producer:
             case Added.ADDED:
                 return await self.announce(item)
             case Added.CONFLICT:
-                return UuidConflictError(f"task {record.uuid} exists with another name, args or kwargs: use a new uuid")
+                return UuidConflictError(
+                    f"task {record.uuid} exists with another name, args or kwargs: use a new uuid"
+                )
             case Added.FULL:
                 return QueueFullError(
                     f"queue {record.queue!r} holds {self._app.config.max_queue} tasks already (max_queue); "

@@ -57,13 +57,21 @@ def declare(func: Callable[..., Any], name: str | None, options: Mapping[str, An
     kind = _kind(func)
     try:
         declared = _DECLARATION.validate_python(
-            {"description": inspect.cleandoc(func.__doc__ or ""), **options, "name": name, "func": func, "kind": kind}
+            {
+                "description": inspect.cleandoc(func.__doc__ or ""),
+                **options,
+                "name": name,
+                "func": func,
+                "kind": kind,
+            }
         )
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise TaskDeclarationError(f"task {name!r}: {problems}") from error
     if declared.executor == "process" and kind != "function":
-        raise TaskDeclarationError(f"task {name!r}: executor='process' is for plain functions, this is a {kind}")
+        raise TaskDeclarationError(
+            f"task {name!r}: executor='process' is for plain functions, this is a {kind}"
+        )
     if declared.stream and kind not in ("generator", "async_generator"):
         raise TaskDeclarationError(f"task {name!r}: stream=True is for generators, this is a {kind}")
     if declared.executor == "process" and declared.echo:
@@ -183,7 +191,9 @@ class Declares:
         self, /, *, name: str | None = None, **options: Any
     ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
 
-    def task(self, func: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any) -> Any:
+    def task(
+        self, func: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any
+    ) -> Any:
         """Declares a function as a task: `@app.task` or `@app.task(name=…, retry=3, …)`.
 
         Parameters:
@@ -211,7 +221,9 @@ class Router(Declares):
 
     def adder(self) -> TaskAdder:
         if self._adder is None:
-            raise TaskNotRegisteredError("this router is not included in an application: app.include_router(router)")
+            raise TaskNotRegisteredError(
+                "this router is not included in an application: app.include_router(router)"
+            )
         return self._adder
 
     def included(self, adder: TaskAdder) -> None:

@@ -126,7 +126,9 @@ class QueueTasks:
         self, /, *, name: str | None = None, **options: Any
     ) -> Callable[[Callable[P, R]], SyncTaskFunction[P, R]]: ...
 
-    def task(self, func: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any) -> Any:
+    def task(
+        self, func: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any
+    ) -> Any:
         """As `qtasks.QueueTasks.task`; the `add_task` of what it gives blocks."""
 
         def decorate(function: Callable[P, R]) -> SyncTaskFunction[P, R]:

@@ -32,7 +32,9 @@ class Component:
     def pm(self) -> PluginManager:
         """The plugin manager of the application that this component is bound to."""
         if self._pm is None:
-            raise NotStartedError(f"{type(self).__name__} is not bound: pass it to QueueTasks(...), or call bind()")
+            raise NotStartedError(
+                f"{type(self).__name__} is not bound: pass it to QueueTasks(...), or call bind()"
+            )
         return self._pm
 
     def bind(self, pm: PluginManager, *, app_name: str = "qtasks", config: QueueConfig | None = None) -> None:

@@ -131,11 +131,15 @@ class BrokerPrimitives(ABC):
     async def hold_exclusive(self, owner: str, ttl: float) -> bool:
         """Takes or renews the app's exclusive id, which frees itself after `ttl` seconds. Asked only of a
         shared component that is paired with one that processes cannot share."""
-        raise NotImplementedError(f"{type(self).__name__} is declared shared and must implement hold_exclusive")
+        raise NotImplementedError(
+            f"{type(self).__name__} is declared shared and must implement hold_exclusive"
+        )
 
     async def release_exclusive(self, owner: str) -> None:
         """Gives the exclusive id back, if `owner` has it."""
-        raise NotImplementedError(f"{type(self).__name__} is declared shared and must implement release_exclusive")
+        raise NotImplementedError(
+            f"{type(self).__name__} is declared shared and must implement release_exclusive"
+        )
 
 
 class Colocated(ABC):

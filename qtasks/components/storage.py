@@ -150,11 +150,15 @@ class StoragePrimitives(ABC):
 
     async def hold_exclusive(self, owner: str, ttl: float) -> bool:
         """As `Broker.hold_exclusive`."""
-        raise NotImplementedError(f"{type(self).__name__} is declared shared and must implement hold_exclusive")
+        raise NotImplementedError(
+            f"{type(self).__name__} is declared shared and must implement hold_exclusive"
+        )
 
     async def release_exclusive(self, owner: str) -> None:
         """As `Broker.release_exclusive`."""
-        raise NotImplementedError(f"{type(self).__name__} is declared shared and must implement release_exclusive")
+        raise NotImplementedError(
+            f"{type(self).__name__} is declared shared and must implement release_exclusive"
+        )
 
 
 class Storage(Component, StoragePrimitives):

@@ -57,20 +57,29 @@ class StreamWriter:
         batch, self._batch = self._batch, []
         app = self._executor.app
         results = await app.pm.hook.task_executor_run_task_gen(
-            task_executor=self._executor, task_func=self._task_func, task_broker=self._task_broker, results=batch
+            task_executor=self._executor,
+            task_func=self._task_func,
+            task_broker=self._task_broker,
+            results=batch,
         )
         try:
             held = await app.storage.append_items(self._handle, len(self.items), results)
         except EncodeError as error:
             raise TaskRejected(f"an item of the stream cannot be stored: {error}") from error
         if not held:
-            raise StreamLostError(f"task {self._handle.uuid} belongs to another worker now; its stream ends here")
+            raise StreamLostError(
+                f"task {self._handle.uuid} belongs to another worker now; its stream ends here"
+            )
         self.items.extend(results)
         self._flushed_at = time.monotonic()
 
 
 async def run_stream(
-    executor: TaskExecutor, task_func: TaskExecSchema, context: TaskContext, args: tuple[Any, ...], kw: dict[str, Any]
+    executor: TaskExecutor,
+    task_func: TaskExecSchema,
+    context: TaskContext,
+    args: tuple[Any, ...],
+    kw: dict[str, Any],
 ) -> list[Any]:
     """Runs a generator task with `stream=True`; gives all items as they were stored."""
     writer = StreamWriter(executor, task_func, context.task_broker, context.handle)

@@ -159,7 +159,9 @@ def _collect(
     if handler is None:
         return list(func(*args, **kw))
     if inspect.iscoroutinefunction(handler):
-        raise TypeError("generate_handler of a plain generator must be a plain function: it runs in the same thread")
+        raise TypeError(
+            "generate_handler of a plain generator must be a plain function: it runs in the same thread"
+        )
     return [handler(item) for item in func(*args, **kw)]
 
 

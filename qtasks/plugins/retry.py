@@ -19,7 +19,11 @@ class RetryPlugin:
 
     @hookimpl(tryfirst=True)
     def worker_task_error_retry(
-        self, task_func: TaskExecSchema, task_broker: TaskPrioritySchema, e: Exception, model: TaskStatusErrorSchema
+        self,
+        task_func: TaskExecSchema,
+        task_broker: TaskPrioritySchema,
+        e: Exception,
+        model: TaskStatusErrorSchema,
     ) -> TaskStatusErrorSchema | None:
         """Delays grow from `retry_delay` by `retry_backoff` up to `retry_max_delay`."""
         if task_broker.attempt >= task_func.retry:

@@ -28,7 +28,11 @@ class ValidationPlugin:
 
     @hookimpl(tryfirst=True)
     def task_executor_args_replace(
-        self, task_func: TaskExecSchema, args: tuple[Any, ...], kw: dict[str, Any], args_info: tuple[ArgInfo, ...]
+        self,
+        task_func: TaskExecSchema,
+        args: tuple[Any, ...],
+        kw: dict[str, Any],
+        args_info: tuple[ArgInfo, ...],
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Raises `TaskRejected` where an argument does not fit."""
         adapters = self._adapters.get(task_func.func)

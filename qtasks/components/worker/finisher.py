@@ -94,7 +94,9 @@ class Finisher:
     def _settled(self, ended: Ended, verdict: SettleVerdict) -> None:
         self._worker.forget(ended.settle.handle)
         if verdict is SettleVerdict.REJECTED:
-            log.warning("task %s was settled by another worker; this result is dropped", ended.settle.handle.uuid)
+            log.warning(
+                "task %s was settled by another worker; this result is dropped", ended.settle.handle.uuid
+            )
             return
         if ended.settle.then:
             self._worker.wake()

@@ -74,7 +74,9 @@ class Keeper:
         except BackendError as error:
             log.warning("the leases of %d tasks could not be renewed, trying again: %s", len(handles), error)
             return
-        lost = [handle for handle, verdict in zip(handles, verdicts, strict=True) if verdict is HoldVerdict.LOST]
+        lost = [
+            handle for handle, verdict in zip(handles, verdicts, strict=True) if verdict is HoldVerdict.LOST
+        ]
         if lost:
             self._tell(lost)
 

@@ -65,7 +65,9 @@ def error_model(record: TaskRecord, trace: str, now: float, *, failed: bool = Tr
 
 def cancel_model(record: TaskRecord, reason: str, now: float) -> TaskStatusCancelSchema:
     """The model of a task that was cancelled."""
-    return TaskStatusCancelSchema(**base_fields(record), updated_at=now, finished_at=now, cancel_reason=reason)
+    return TaskStatusCancelSchema(
+        **base_fields(record), updated_at=now, finished_at=now, cancel_reason=reason
+    )
 
 
 def check_result(value: Any, config: QueueConfig) -> None:
@@ -124,7 +126,9 @@ def release_settle(handle: DeliveryHandle, now: float, delay: float, *, counted:
 
 def retry_settle(handle: DeliveryHandle, changes: dict[str, Any], delay: float) -> Settle:
     """The settle that begins the next attempt."""
-    return Settle(handle, Outcome.RETRY, {**changes, "deliveries": 0}, nack=Nack(handle, delay, 0, handle.epoch))
+    return Settle(
+        handle, Outcome.RETRY, {**changes, "deliveries": 0}, nack=Nack(handle, delay, 0, handle.epoch)
+    )
 
 
 def traceback_of(error: BaseException, limit: int) -> str:

@@ -169,7 +169,7 @@ class Run:
             for name, value in kw.items()
             if name not in FENCED_FIELDS and (name not in known or value is not known[name])
         }
-        if changes and not (changes.keys() == {"updated_at"}):
+        if changes:
             await self.app.storage.update_many([Update(uuid, changes)])
             self.slot.record = replace(record, **changes)
 
@@ -221,7 +221,9 @@ class Run:
                 return await self._finish(cancel_model(slot.record, slot.reason, self.app.clock()))
             case Stop.TIMEOUT:
                 seconds = self.task_func.max_time
-                return await self._failed(TaskTimeoutError(f"the task ran longer than max_time ({seconds} s)"))
+                return await self._failed(
+                    TaskTimeoutError(f"the task ran longer than max_time ({seconds} s)")
+                )
         if self.thread is not None:
             return None  # what still runs is left to its lease
         return Ended(release_settle(slot.handle, self.app.clock(), 0.0, counted=False))
@@ -275,7 +277,9 @@ class Run:
             model = replace(model, traceback=traceback_of(error, config.max_traceback))
         limit = record.retry if record.retry is not None else task_func.retry
         if model.retry_in is None or record.attempt >= limit or self._unrepeatable():
-            return await self._finish(model if model.retry_in is None else replace(model, retry_in=None), dead=True)
+            return await self._finish(
+                model if model.retry_in is None else replace(model, retry_in=None), dead=True
+            )
         return await self._retry(model, model.retry_in)
 
     def _unrepeatable(self) -> bool:
@@ -304,7 +308,11 @@ class Run:
         then: tuple[TaskRecord, ...] = ()
         try:
             task_broker, model = await app.pm.hook.worker_remove_finished_task(
-                worker=self.worker, broker=app.broker, task_func=task_func, task_broker=task_broker, model=model
+                worker=self.worker,
+                broker=app.broker,
+                task_func=task_func,
+                task_broker=task_broker,
+                model=model,
             )
             _same(task_broker, handle.uuid, "worker_remove_finished_task")
             model = await app.broker.remove_finished_task(task_broker, model)

@@ -157,7 +157,9 @@ class Worker(Component):
             async with asyncio.timeout(STOPPING):
                 await self._finisher.drained()
         except TimeoutError:
-            log.error("%d results could not be written in time; the tasks will run again", len(self._finisher))
+            log.error(
+                "%d results could not be written in time; the tasks will run again", len(self._finisher)
+            )
         await self._cancel(self._services)
         self.deadlines.close()
         await self.restorer.leave()
@@ -263,7 +265,7 @@ class Worker(Component):
         while True:
             while self._buffer:
                 handle, record = self._buffer.popleft()
-                if 1 < handle.deliveries and handle.deliveries >= self.config.max_deliveries - 1:
+                if handle.deliveries > 1 and handle.deliveries >= self.config.max_deliveries - 1:
                     await self._run_alone(handle, record)
                 elif self._solo.locked():
                     await self._run_after_solo(handle, record)
@@ -289,7 +291,10 @@ class Worker(Component):
                 self._release(handle)
                 raise
             log.warning(
-                "task %s runs alone: delivery %d of %d", handle.uuid, handle.deliveries, self.config.max_deliveries
+                "task %s runs alone: delivery %d of %d",
+                handle.uuid,
+                handle.deliveries,
+                self.config.max_deliveries,
             )
             await self._run_one(handle, record)
 
@@ -351,11 +356,23 @@ class Worker(Component):
         return Ended(settle)
 
     async def add(
-        self, uuid: UUID, task_name: str, priority: int, args: tuple[Any, ...], kw: dict[str, Any], created_at: float
+        self,
+        uuid: UUID,
+        task_name: str,
+        priority: int,
+        args: tuple[Any, ...],
+        kw: dict[str, Any],
+        created_at: float,
     ) -> tuple[str, int, tuple[Any, ...], dict[str, Any], float]:
         """Fires `worker_add`: the task takes its place in the worker."""
         return await self.pm.hook.worker_add(
-            worker=self, uuid=uuid, task_name=task_name, priority=priority, args=args, kw=kw, created_at=created_at
+            worker=self,
+            uuid=uuid,
+            task_name=task_name,
+            priority=priority,
+            args=args,
+            kw=kw,
+            created_at=created_at,
         )
 
     # --- What others ask --------------------------------------------------------------------
@@ -420,7 +437,9 @@ class Worker(Component):
             await asyncio.sleep(min(TEND, self.config.lease / 3))
             total, now = sum(self.executed.values()), time.monotonic()
             self._rate, before, then = (total - before) / (now - then), total, now
-            while self._buffer and self.clock() - (self._buffer[-1][1].started_at or 0) > self.config.lease / 10:
+            while (
+                self._buffer and self.clock() - (self._buffer[-1][1].started_at or 0) > self.config.lease / 10
+            ):
                 self._release(self._buffer.pop()[0])
             self._report_stalls(now)
             slots = [slot for slot in self._slots.values() if slot.stop is None]
