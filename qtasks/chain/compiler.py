@@ -181,7 +181,7 @@ class _Writer:
         if not self.wrappers:
             yield from self._chain()
             return
-        yield f"_wrapped = _Wrapped(_host, _take, {self.uuid}, {self.given}, {self.values})"
+        yield f"_wrapped = _Wrapped(_trigger, _host, _take, {self.uuid}, {self.given}, {self.values})"
         yield "_broken = None"
         yield "try:"
         for i in range(len(self.wrappers)):

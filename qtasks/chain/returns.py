@@ -44,23 +44,34 @@ class Values:
                 raise _wrong(impl, param, f"a value with the same uuid, {expected}", new)
         return new
 
-    def checked_field(self, impl: Implementation, key: str, value: Any, current: Mapping[str, Any]) -> Any:
-        """The value of one key of a `kwargs` return, likewise.
+    def known(self, impl: Implementation, key: Any) -> None:
+        """Checks a key of a `kwargs` return.
 
         Raises:
-            PluginResultError: the key is unknown or protected, or its type does not take the value.
+            PluginResultError: it is no string, or no field.
         """
-        if self.trigger.fields is None:
-            return None if value is NULL else value
+        if not isinstance(key, str):
+            raise _wrong(impl, None, "keys that are strings", key)
+        if self.trigger.fields is None or key in self.trigger.protected:
+            return
         if self._fields is None:
             self._fields = self.trigger.fields()
+        if key not in self._fields:
+            raise _unknown(impl, key, tuple(k for k in self._fields if k not in self.trigger.protected))
+
+    def checked_field(self, impl: Implementation, key: str, value: Any, current: Mapping[str, Any]) -> Any:
+        """The value of one known key of a `kwargs` return, as the type of the field has it.
+
+        Raises:
+            PluginResultError: the key is protected, or its type does not take the value.
+        """
         if key in self.trigger.protected:
             # `{**kw, "priority": 1}` names every key: only a change is a mistake.
             if key in current and current[key] == value:
                 return current[key]
             raise _wrong(impl, key, "this key to stay as it is; plugins cannot change it", value)
-        if key not in self._fields:
-            raise _unknown(impl, key, tuple(k for k in self._fields if k not in self.trigger.protected))
+        if self._fields is None:
+            return None if value is NULL else value
         try:
             adapter = self._field_adapters[key]
         except KeyError:
@@ -130,8 +141,7 @@ def _take_kwargs(values: Values) -> Take:
         impl: Implementation, returned: Mapping[Any, Any], current: Mapping[str, Any]
     ) -> dict[str, Any]:
         for key in returned:
-            if not isinstance(key, str):
-                raise _wrong(impl, None, "keys that are strings", key)
+            values.known(impl, key)
         return {
             key: values.checked_field(impl, key, new, current)
             for key, new in returned.items()

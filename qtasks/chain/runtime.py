@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -103,7 +103,12 @@ def _abandon(step: Generator[Any, Any, Any], impl: Implementation, guard: Guard)
 async def finish(impl: Implementation, host: Host, awaitable: Awaitable[Any]) -> Any:
     """Awaits what a plain function returned, in a chain of plain functions only."""
     parent = running.get()
-    run = enter(parent, (impl,))
+    try:
+        run = enter(parent, (impl,))
+    except PluginNestingError:
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()  # it will never be awaited, and would warn of that
+        raise
     running.set(run)
     try:
         step = _stored(run, awaitable).__await__()
@@ -258,9 +263,12 @@ def settle_later(
 class Wrapped:
     """The wrappers of one run: opened in order, closed from the inside out (rule 7)."""
 
-    __slots__ = ("_given", "_host", "_opened", "_take", "_uuid", "_values", "defer")
+    __slots__ = ("_defers", "_given", "_host", "_opened", "_take", "_uuid", "_values", "defer")
 
-    def __init__(self, host: Host, take: Take | None, uuid: Any, given: dict[str, Any], values: Any) -> None:
+    def __init__(
+        self, trigger: Trigger, host: Host, take: Take | None, uuid: Any, given: dict[str, Any], values: Any
+    ) -> None:
+        self._defers = trigger.defers
         self._host = host
         self._take = take
         self._uuid = uuid
@@ -281,7 +289,7 @@ class Wrapped:
         except BaseException as error:
             fault = verdict(impl, None, error)
             self._tell(impl, began, self._values, self._values, fault)
-            if impl.trigger.defers:
+            if self._defers:
                 self.defer = settle_later(impl, self._host, fault, self.defer)
             else:
                 settle(impl, self._host, fault)
@@ -304,7 +312,7 @@ class Wrapped:
                     fault, error = self._turned(impl, raised, fault)
             self._tell(impl, began, before, values, error)
         if fault is not None:
-            if isinstance(fault, TaskDefer):
+            if self._defers and isinstance(fault, TaskDefer):
                 fault.values = values
             raise fault
         return values
