@@ -1,0 +1,338 @@
+"""The Redis broker: entries in sorted sets, moved by scripts (rules R3, R7, R8)."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Sequence
+from typing import Any, ClassVar
+from uuid import UUID
+
+from redis.exceptions import RedisError
+
+from qtasks.components.broker import Broker, Colocated, LeaseKeeper
+from qtasks.components.primitives import (
+    Added,
+    AddVerdict,
+    Buried,
+    Capabilities,
+    DeliveryHandle,
+    DropVerdict,
+    HoldVerdict,
+    Nack,
+    PushItem,
+    PushVerdict,
+    QueueSize,
+    Settle,
+    SettleVerdict,
+    SweepReport,
+)
+from qtasks.components.redis.faults import backend_error
+from qtasks.components.redis.keeper import RedisLeaseKeeper
+from qtasks.components.redis.link import RedisLink
+from qtasks.components.redis.records import UnreadableError, decode_open
+from qtasks.components.redis.target import Target
+from qtasks.components.redis.wire import (
+    CHUNK,
+    chunks,
+    dropped,
+    enqueued,
+    handle_of,
+    held,
+    number,
+    queues_of,
+    settled,
+    token,
+)
+from qtasks.schemas import TaskRecord, TaskStatusEnum
+
+CAPABILITIES = Capabilities(
+    durable=True, shared=True, fsync=True, replica=True, notifications=True, streams=True
+)
+_PUSH = struct.Struct(">16sHhdd")
+_NACK = struct.Struct(">16sddId")
+_EPOCH = struct.Struct(">d")
+_ADDED = {
+    ord("A"): Added.ADDED, ord("S"): Added.SAME, ord("C"): Added.CONFLICT,
+    ord("E"): Added.EXISTS, ord("F"): Added.FULL,
+}  # fmt: skip
+_SETTLED = {
+    ord("A"): SettleVerdict.ACCEPTED, ord("M"): SettleVerdict.ALREADY_MINE, ord("R"): SettleVerdict.REJECTED,
+}  # fmt: skip
+_POLL = 1.0
+"""Seconds between looks for work while notifications are interrupted."""
+
+
+def add_verdict(reply: bytes) -> AddVerdict:
+    """What add.lua and add_push.lua say of one record."""
+    return AddVerdict(_ADDED[reply[0]], UUID(bytes=reply[1:17]))
+
+
+def settle_verdicts(reply: bytes) -> list[SettleVerdict]:
+    """What settle.lua and settle_ack.lua say."""
+    return [_SETTLED[code] for code in reply]
+
+
+class RedisBroker(Broker, Colocated):
+    """Delivers tasks through Redis ≥ 6.2 or Valkey.
+
+    Parameters:
+        where: a URL, or the link that it shares with the storage.
+    """
+
+    capabilities: ClassVar[Capabilities] = CAPABILITIES
+
+    def __init__(self, where: str | Target | RedisLink) -> None:
+        super().__init__()
+        self.link = where if isinstance(where, RedisLink) else RedisLink(where)
+        # The queues for which this process is registered to be told of work, and the connection
+        # (by its generation) that it would hear on.
+        self._armed: tuple[tuple[str, ...], int] | None = None
+        self._next_due: float | None = None
+        self._audit_cursor = b"0"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.link.target.masked})"
+
+    @property
+    def locality(self) -> str:
+        return f"redis {self.link.target.place} app {self.app_name}"
+
+    async def open(self) -> None:
+        await self.link.open(self, self.app_name, self.config)
+
+    async def close(self) -> None:
+        self._armed = None
+        await self.link.close(self)
+
+    # --- Entries ----------------------------------------------------------------------------------
+
+    async def push_many(self, items: Sequence[PushItem]) -> list[PushVerdict]:
+        calls = []
+        for part in chunks(items):
+            queues = queues_of(item.queue for item in part)
+            args = [
+                _PUSH.pack(
+                    item.uuid.bytes,
+                    queues.index(item.queue),
+                    item.priority,
+                    item.available_at,
+                    item.min_epoch,
+                )
+                for item in part
+            ]
+            calls.append(self.link.run("push", args, queues, durable=True))
+        replies: list[bytes] = await gather(calls)
+        return [
+            PushVerdict.PUSHED if code == ord("p") else PushVerdict.ALREADY_THERE
+            for code in b"".join(replies)
+        ]
+
+    async def claim(self, n: int, queues: Sequence[str], owner: str, lease: float) -> list[DeliveryHandle]:
+        names = tuple(queues)
+        _, _, *entries = await self._claim("claim", names, [b"%d" % n, owner.encode(), number(lease)], [])
+        return [handle_of(entry, owner, names) for entry in entries]
+
+    async def _claim(
+        self, name: str, queues: tuple[str, ...], args: list[bytes], more: list[bytes]
+    ) -> list[bytes]:
+        """Claims; an empty reply has registered this process to be told of work."""
+        notifier = self.link.notifier
+        notifier.start()
+        channel = notifier.channel if notifier.listening else b""
+        generation = notifier.generation
+        notifier.work.clear()  # before the claim: what arrives after it is not in its reply
+        reply: list[bytes] = await self.link.run(name, [*args, channel, *more], queues)
+        self._armed = (queues, generation) if len(reply) == 2 and channel and reply[0] != b"0" else None
+        self._next_due = float(reply[0]) + asyncio.get_running_loop().time() if reply[0] else None
+        return reply
+
+    async def extend_many(self, handles: Sequence[DeliveryHandle], lease: float) -> list[HoldVerdict]:
+        replies = await self._for_handles("extend", number(lease), handles)
+        return held(b"".join(replies))
+
+    async def ack_many(self, handles: Sequence[DeliveryHandle]) -> list[DropVerdict]:
+        return dropped(b"".join(await self._for_handles("ack", b"", handles)))
+
+    async def bury_many(self, handles: Sequence[DeliveryHandle], reason: str) -> list[DropVerdict]:
+        why = reason.encode() or b"buried"
+        return dropped(b"".join(await self._for_handles("ack", why, handles)))
+
+    async def _for_handles(self, name: str, first: bytes, handles: Sequence[DeliveryHandle]) -> list[bytes]:
+        calls = [
+            self.link.run(name, [first, *map(token, part)], queues_of(handle.queue for handle in part))
+            for part in chunks(handles)
+        ]
+        return await gather(calls)
+
+    async def nack_many(self, nacks: Sequence[Nack]) -> list[DropVerdict]:
+        calls = []
+        for part in chunks(nacks):
+            args = [
+                _NACK.pack(n.handle.uuid.bytes, n.handle.epoch, n.delay, n.deliveries, n.min_epoch)
+                + n.handle.owner.encode()
+                for n in part
+            ]
+            calls.append(self.link.run("nack", args, queues_of(n.handle.queue for n in part)))
+        return dropped(b"".join(await gather(calls)))
+
+    # --- Care -------------------------------------------------------------------------------------
+
+    async def sweep(self, limit: int, max_deliveries: int) -> SweepReport:
+        restored, buried = await self.link.run_on_all("sweep", [b"%d" % limit, b"%d" % max_deliveries])
+        return SweepReport(
+            [UUID(bytes=uuid) for uuid in restored],
+            [
+                Buried(UUID(bytes=buried[i]), int(float(buried[i + 1])), buried[i + 2].decode())
+                for i in range(0, len(buried), 3)
+            ],
+        )
+
+    async def audit(self, limit: int) -> list[UUID]:
+        repaired: list[UUID] = []
+        seen = 0
+        while seen < limit:
+            self._audit_cursor, found, uuids = await self.link.run_on_all(
+                "audit", [self._audit_cursor, b"%d" % min(limit, CHUNK)]
+            )
+            repaired += [UUID(bytes=uuid) for uuid in uuids]
+            seen += found
+            if self._audit_cursor == b"0":
+                break
+        return repaired
+
+    async def contains_many(self, uuids: Sequence[UUID]) -> list[bool]:
+        known = b""
+        for part in chunks(uuids):
+            known += (await self.link.run_on_all("contains", [uuid.bytes for uuid in part]))[0]
+        return [code == ord("1") for code in known]
+
+    async def discard_many(self, uuids: Sequence[UUID]) -> None:
+        for part in chunks(uuids):
+            await self.link.run_on_all("discard", [uuid.bytes for uuid in part])
+
+    async def size(self) -> dict[str, QueueSize]:
+        found = await self.link.run_on_all("size", [])
+        sizes = {name.decode(): QueueSize(*states) for name, *states in found}
+        return {name: size for name, size in sorted(sizes.items()) if any(size)}
+
+    async def buried(self, limit: int) -> list[Buried]:
+        found: list[Buried] = []
+        cursor = b"0"
+        while len(found) < limit:
+            cursor, fields = await self.link.command(
+                "HSCAN", self.link.calls.key("buried"), cursor, "COUNT", str(limit)
+            )
+            for i in range(0, len(fields), 2):
+                (epoch,) = _EPOCH.unpack_from(fields[i + 1])
+                found.append(Buried(UUID(bytes=fields[i]), int(epoch), fields[i + 1][_EPOCH.size :].decode()))
+            if cursor == b"0":
+                break
+        return found[:limit]
+
+    async def flush(self) -> None:
+        await self.link.run_on_all("flush", [])
+
+    # --- Being told -------------------------------------------------------------------------------
+
+    async def wait_for_work(self, queues: Sequence[str], timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        names = tuple(queues)
+        notifier = self.link.notifier
+        try:
+            hears = await notifier.ensure(min(timeout, self.link.target.timeout))
+        except RedisError as error:
+            raise backend_error(error, self.link.target.masked) from error
+        if not hears:
+            # Nobody will tell: look again when something is due, or after a while.
+            deadline = min(deadline, loop.time() + _POLL)
+        elif self._armed != (names, notifier.generation) and not notifier.work.is_set():
+            await self._claim("claim", names, [b"0", b"", b"0"], [])
+            if self._armed is None:
+                return
+        if self._next_due is not None:
+            deadline = min(deadline, self._next_due)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await notifier.work.wait()
+            self._armed = None  # a registration is used once
+        except TimeoutError:
+            return
+
+    def lease_keeper(self) -> LeaseKeeper:
+        return RedisLeaseKeeper(self.link.target, self.link.calls)
+
+    async def hold_exclusive(self, owner: str, ttl: float) -> bool:
+        return await hold(self.link, "take", owner, ttl)
+
+    async def release_exclusive(self, owner: str) -> None:
+        await hold(self.link, "give", owner, 0)
+
+    # --- With the storage in one step -------------------------------------------------------------
+
+    async def add_and_push(self, records: Sequence[TaskRecord], max_queue: int | None) -> list[AddVerdict]:
+        most = b"" if max_queue is None else b"%d" % max_queue
+        calls = []
+        for part in chunks(records):
+            queues = queues_of(record.queue for record in part)
+            args = [most]
+            for record in part:
+                args += enqueued(record, queues)
+            calls.append(self.link.run("add_push", args, queues, durable=True))
+        return [add_verdict(reply) for replies in await gather(calls) for reply in replies]
+
+    async def claim_and_start(
+        self, n: int, queues: Sequence[str], owner: str, lease: float
+    ) -> list[tuple[DeliveryHandle, TaskRecord]]:
+        names = tuple(queues)
+        grace = number(self.config.missing_grace)
+        _, now, *found = await self._claim(
+            "claim_start", names, [b"%d" % n, owner.encode(), number(lease)], [grace]
+        )
+        started_at = float(now)
+        started: list[tuple[DeliveryHandle, TaskRecord]] = []
+        unreadable: list[tuple[DeliveryHandle, str]] = []
+        for i in range(0, len(found), 2):
+            handle = handle_of(found[i], owner, names)
+            try:
+                record = decode_open(handle.uuid, found[i + 1])
+            except UnreadableError as error:
+                unreadable.append((handle, str(error)))
+                continue
+            record.status = TaskStatusEnum.PROCESS
+            record.epoch, record.owner, record.deliveries = handle.epoch, owner, handle.deliveries
+            record.started_at = record.updated_at = started_at
+            started.append((handle, record))
+        for handle, reason in unreadable:
+            await self.bury_many([handle], reason)
+        return started
+
+    async def settle_and_ack(self, settles: Sequence[Settle]) -> list[SettleVerdict]:
+        calls = []
+        for part in chunks(settles):
+            queues = queues_of(
+                name for s in part for name in (s.handle.queue, *(record.queue for record in s.then))
+            )
+            args: list[bytes] = []
+            for settle in part:
+                args += settled(settle, queues)
+            calls.append(self.link.run("settle_ack", args, queues))
+        return settle_verdicts(b"".join(await gather(calls)))
+
+
+async def gather(calls: Sequence[Awaitable[Any]]) -> list[Any]:
+    """The replies in order; they travel together. All are waited for, also when one fails."""
+    if len(calls) == 1:
+        return [await calls[0]]
+    replies: list[Any] = await asyncio.gather(*calls, return_exceptions=True)
+    for reply in replies:
+        if isinstance(reply, BaseException):
+            raise reply
+    return replies
+
+
+async def hold(link: RedisLink, verb: str, owner: str, ttl: float) -> bool:
+    """Takes, renews or gives back the exclusive id of the app."""
+    args = [verb.encode(), owner.encode(), b"%d" % max(1, int(ttl * 1000))]
+    return bool(await link.run("hold", args))

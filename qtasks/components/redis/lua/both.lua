@@ -1,0 +1,38 @@
+-- Steps that broker and storage take together.
+
+-- Whether the broker has the entry, as far as an added record can be in it.
+local function known(id, q)
+  return entry(id) or q.ready.val[id] or q.delayed.val[id] or call('ZSCORE', q.ready_key, id)
+end
+
+local registered = {}
+local function enqueue(id, q, priority, available, number)
+  local score = (priority + 128) * PRIORITY_STEP + number
+  if available > now then
+    save(id, { state = 'W', restored = 0, deliveries = 0, score = score, epoch = 0, available = available,
+      owner = '', queue = q.name })
+  end
+  place(id, q, score, available)
+  if not registered[q.name] then
+    registered[q.name] = true
+    call('SADD', K.queues, q.name)
+  end
+end
+
+-- A new record and its entry. `full` is asked only for what would be added.
+local function add_and_enqueue(header, part, full)
+  local id, index, priority, min_epoch, at = unpack_struct('>c16Hhd', header)
+  local q = queues[index + 1]
+  local kind, other, new = add(id, part)
+  if kind == 'A' then
+    if full and full(q) then return 'F' .. id end
+    local number = store(id, part, new, string.sub(header, at))
+    if not entry(id) then enqueue(id, q, priority, new.available, number) end
+    above(min_epoch)
+  elseif kind == 'S' and rec:get(id) and not known(id, q) then
+    local r, h = run_of(id), head(rec:get(id))
+    if h then enqueue(id, q, priority, h.available, seq()) end
+    if r then above(r.epoch) end
+  end
+  return kind .. other
+end

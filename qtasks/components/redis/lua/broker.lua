@@ -1,0 +1,162 @@
+-- Entries of the broker: what a token is, and every way an entry moves between ready, delayed, leased and buried.
+-- An entry that was never claimed may stand in `ready` alone; from the first claim on it has a token in `ent`.
+local ENTRY = '>c1BI4dddBc0'
+local ent = hash(K.ent)
+local queues, by_name = {}, {}
+
+local function queue_of(name, first_key)
+  local q = { name = name, ready_key = KEYS[first_key], delayed_key = KEYS[first_key + 1],
+    lease_key = KEYS[first_key + 2] }
+  q.ready, q.delayed, q.lease = zset(q.ready_key), zset(q.delayed_key), zset(q.lease_key)
+  queues[#queues + 1], by_name[name] = q, q
+end
+do
+  local key = FIXED + 1
+  for name in string.gmatch(ARGV[1], '%S+') do
+    queue_of(name, key)
+    key = key + 3
+  end
+end
+
+local function entry(id)
+  local value = ent:get(id)
+  if not value then return nil end
+  local ok, state, restored, deliveries, score, epoch, available, owner, rest = pcall(unpack_struct, ENTRY, value)
+  if not ok then return nil end
+  return { state = state, restored = restored, deliveries = deliveries, score = score, epoch = epoch,
+    available = available, owner = owner, queue = string.sub(value, rest) }
+end
+
+local function save(id, e)
+  ent:put(id, pack(ENTRY, e.state, e.restored, e.deliveries, e.score, e.epoch, e.available, #e.owner, e.owner)
+    .. e.queue)
+end
+
+-- The token of R3: `e` is leased to exactly this claim.
+local function holds(e, epoch, owner)
+  return e ~= nil and e.state == 'L' and e.epoch == epoch and e.owner == owner and by_name[e.queue] ~= nil
+end
+
+local floor_epoch = 0
+local function above(epoch) if epoch > floor_epoch then floor_epoch = epoch end end
+local function raise_epoch()
+  if floor_epoch > 0 and floor_epoch > tonumber(call('GET', K.epoch) or '0') then
+    call('SET', K.epoch, text(floor_epoch))
+  end
+end
+
+local arrivals = {}
+local function arrived(name) arrivals[name] = (arrivals[name] or 0) + 1 end
+
+-- As many idle workers are told as entries arrived; each registration is used once.
+local function wake_up()
+  if next(arrivals) == nil then return end
+  local idle = call('HGETALL', K.wake)
+  for i = 1, #idle, 2 do
+    for name, left in pairs(arrivals) do
+      if left > 0 and string.find(idle[i + 1], ' ' .. name .. ' ', 1, true) then
+        call('HDEL', K.wake, idle[i])
+        if call('PUBLISH', idle[i], 'w') > 0 then arrivals[name] = left - 1 end
+        break
+      end
+    end
+  end
+end
+
+local function place(id, q, score, due)
+  if due > now then q.delayed:put(id, due) else q.ready:put(id, score) end
+  arrived(q.name)
+end
+
+local function score_of(priority) return (priority + 128) * PRIORITY_STEP + seq() end
+
+-- Back to waiting, with its original place in the order. `available` stays: how long an entry has been
+-- looking for its record is measured from it.
+local function put_back(id, e, delay, deliveries, min_epoch)
+  local q = by_name[e.queue]
+  e.state, e.owner, e.deliveries = 'W', '', deliveries
+  save(id, e)
+  q.lease:put(id, false)
+  place(id, q, e.score, now + delay)
+  above(min_epoch)
+end
+
+local function forget(id, e)
+  by_name[e.queue].lease:put(id, false)
+  ent:put(id, false)
+end
+
+local function bury_entry(id, e, reason)
+  by_name[e.queue].lease:put(id, false)
+  e.state, e.owner = 'B', ''
+  save(id, e)
+  call('HSET', K.buried, id, pack('>d', e.epoch) .. reason)
+end
+
+-- Delayed entries whose time has come stand in `ready` again, by their original score.
+local function promote(q)
+  local due = call('ZRANGEBYSCORE', q.delayed_key, '-inf', text(now), 'LIMIT', 0, 400)
+  if #due == 0 then return end
+  ent:load(due)
+  local add = {}
+  for i = 1, #due do
+    local e = entry(due[i])
+    add[2 * i - 1] = e and text(e.score) or text(score_of(0))
+    add[2 * i] = due[i]
+  end
+  bulk('ZREM', q.delayed_key, due)
+  bulk('ZADD', q.ready_key, add)
+end
+
+-- Takes up to n due entries of one queue: { id, entry } each, leased under fresh epochs; the second value
+-- is how many were looked at (an index may name an entry that is leased or buried by now: left out).
+local function take(q, n, owner, lease)
+  promote(q)
+  local popped = call('ZPOPMIN', q.ready_key, n)
+  local ids, taken = {}, {}
+  for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+  if #ids == 0 then return taken, 0 end
+  ent:load(ids)
+  local epoch = call('INCRBY', K.epoch, #ids) - #ids
+  for i = 1, #ids do
+    local id = ids[i]
+    local e = entry(id)
+    if not e or e.state == 'W' then
+      -- An entry that is claimed for the first time; its record knows since when it is due.
+      e = e or { restored = 0, deliveries = 0, available = -1, queue = q.name }
+      e.state, e.owner, e.epoch, e.score = 'L', owner, epoch + i, tonumber(popped[2 * i])
+      e.deliveries = e.deliveries + 1
+      q.lease:put(id, now + lease)
+      taken[#taken + 1] = { id, e }
+    end
+  end
+  return taken, #ids
+end
+
+-- An idle worker leaves word where it can be told of work; a full server may refuse that, which costs latency only.
+local function rest_until_due(channel, names)
+  for i = 1, #queues do
+    if call('ZCARD', queues[i].ready_key) > 0 then return '0' end
+  end
+  if channel ~= '' then redis.pcall('HSET', K.wake, channel, ' ' .. names .. ' ') end
+  local due = ''
+  for i = 1, #queues do
+    local first = call('ZRANGE', queues[i].delayed_key, 0, 0, 'WITHSCORES')
+    if first[2] and (due == '' or tonumber(first[2]) < due) then due = tonumber(first[2]) end
+  end
+  return due == '' and '' or text(math.max(due - now, 0))
+end
+
+local function reply_entry(id, e, index)
+  return pack('>c16dI4BddH', id, e.epoch, e.deliveries, e.restored, e.score, e.available, index)
+end
+
+-- Scripts that must see every queue are refused when the caller does not know all of them.
+local function unknown_queues()
+  if call('SCARD', K.queues) == #queues then
+    local all = true
+    for i = 1, #queues do all = all and call('SISMEMBER', K.queues, queues[i].name) == 1 end
+    if all then return nil end
+  end
+  return { 'STALE', call('SMEMBERS', K.queues) }
+end

@@ -1,0 +1,25 @@
+--@include lib broker
+--@keys ent epoch seq wake
+--@queues
+-- claim. ARGV: queue names | n, owner, lease, channel. Gives the seconds until the next entry is due (where
+-- nothing was claimed), the server's time, then an entry each.
+local left, owner, lease = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local reply = { '', text(now) }
+for index = 1, #queues do
+  local q = queues[index]
+  while left > 0 do
+    local taken, seen = take(q, math.min(left, 400), owner, lease)
+    if seen == 0 then break end
+    for i = 1, #taken do
+      local id, e = taken[i][1], taken[i][2]
+      if e.available < 0 then e.available = now end
+      reply[#reply + 1] = reply_entry(id, e, index - 1)
+      e.restored = 0 -- said once
+      save(id, e)
+      left = left - 1
+    end
+  end
+end
+if #reply == 2 then reply[1] = rest_until_due(ARGV[5], ARGV[1]) end
+commit()
+return reply

@@ -1,0 +1,65 @@
+--@include lib broker storage
+--@keys ent epoch buried wake rec res run cancel wait uniq done dead count seq
+--@queues
+-- claim_and_start. ARGV: queue names | n, owner, lease, channel, seconds that a missing record is waited for.
+-- Gives the seconds until the next entry is due (where none was claimed), the server's time, then an entry
+-- and its record each.
+local left, owner, lease, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[6])
+local reply, looked = { '', text(now) }, 0
+
+-- What cannot run is put where it belongs, by the start verdicts; its delivery is returned.
+local function turn_away(id, e, kind, value)
+  if e.available < 0 then e.available = now end
+  if kind == 'T' then
+    forget(id, e)
+  elseif kind == 'U' then
+    bury_entry(id, e, 'its record cannot be read')
+  elseif kind == 'M' and now > e.available + grace then
+    bury_entry(id, e, 'the storage has no record of this task')
+  elseif kind == 'M' then
+    put_back(id, e, 1, e.deliveries - 1, 0)
+  elseif kind == 'C' then
+    put_back(id, e, 0, e.deliveries - 1, value)
+  else
+    put_back(id, e, value, e.deliveries - 1, 0)
+  end
+end
+
+local function begin(taken, index)
+  local ids = {}
+  for i = 1, #taken do ids[i] = taken[i][1] end
+  rec:load(ids)
+  run:load(ids)
+  for i = 1, #ids do
+    local id, e = ids[i], taken[i][2]
+    local before = run:get(id)
+    local kind, value = start(id, e.epoch, owner, e.deliveries)
+    if kind == 'S' then
+      e.available = head(value).available
+      if before and cancel:get(id) then
+        value = value .. '\ncancel_requested\ttrue\ncancel_reason\t' .. cancel:get(id)
+      end
+      reply[#reply + 1] = reply_entry(id, e, index)
+      reply[#reply + 1] = value
+      e.restored = 0 -- said once
+      save(id, e)
+      left = left - 1
+    else
+      turn_away(id, e, kind, value)
+    end
+  end
+end
+
+for index = 1, #queues do
+  while left > 0 and looked < 1000 do
+    local taken, seen = take(queues[index], math.min(left, 400), owner, lease)
+    if seen == 0 then break end
+    looked = looked + seen
+    begin(taken, index - 1)
+  end
+end
+-- A worker that was shown only what cannot run looks again at once instead of going to rest.
+if looked == 0 then reply[1] = rest_until_due(ARGV[5], ARGV[1]) end
+commit()
+raise_epoch()
+return reply

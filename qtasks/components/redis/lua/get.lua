@@ -1,0 +1,10 @@
+--@include lib storage
+--@keys rec res run done dead uniq cancel wait count seq
+-- get_many. ARGV: uuids
+local ids, reply = {}, {}
+for i = 1, #ARGV do ids[i] = ARGV[i] end
+rec:load(ids)
+run:load(ids)
+cancel:load(ids)
+for i = 1, #ids do shown(ids[i], reply) end
+return reply

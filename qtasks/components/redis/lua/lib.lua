@@ -1,0 +1,127 @@
+-- Hashes and sorted sets as a batch sees them: read at once, changed in memory, written at once by commit().
+local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
+local MOST = 1000 -- arguments that one unpack may take
+local PRIORITY_STEP = 35184372088832 -- 2^45: (priority + 128) * step + sequence is exact in a double
+
+local time = call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+
+local open_hashes, open_zsets, counts = {}, {}, {}
+
+local Hash = {}
+Hash.__index = Hash
+
+local function hash(key)
+  local self = setmetatable({ key = key, val = {}, dirty = {}, order = {} }, Hash)
+  open_hashes[#open_hashes + 1] = self
+  return self
+end
+
+function Hash:load(ids)
+  for first = 1, #ids, MOST do
+    local last = math.min(first + MOST - 1, #ids)
+    local found = call('HMGET', self.key, unpack(ids, first, last))
+    for i = first, last do
+      if self.val[ids[i]] == nil then self.val[ids[i]] = found[i - first + 1] end
+    end
+  end
+end
+
+function Hash:get(id)
+  local value = self.val[id]
+  if value == nil then
+    value = call('HGET', self.key, id)
+    self.val[id] = value
+  end
+  return value
+end
+
+-- A value of false deletes the field.
+function Hash:put(id, value)
+  self.val[id] = value
+  if not self.dirty[id] then
+    self.dirty[id] = true
+    self.order[#self.order + 1] = id
+  end
+end
+
+local Zset = {}
+Zset.__index = Zset
+
+local function zset(key)
+  local self = setmetatable({ key = key, val = {}, order = {} }, Zset)
+  open_zsets[#open_zsets + 1] = self
+  return self
+end
+
+-- A score of false removes the member.
+function Zset:put(id, score)
+  if self.val[id] == nil then self.order[#self.order + 1] = id end
+  self.val[id] = score
+end
+
+local function bulk(command, key, list)
+  for first = 1, #list, MOST do
+    call(command, key, unpack(list, first, math.min(first + MOST - 1, #list)))
+  end
+end
+
+local function split_changes(store, order, pair)
+  local set, drop = {}, {}
+  for i = 1, #order do
+    local id = order[i]
+    local value = store[id]
+    if value == false then
+      drop[#drop + 1] = id
+    elseif pair then
+      set[#set + 1] = id
+      set[#set + 1] = value
+    else
+      set[#set + 1] = value
+      set[#set + 1] = id
+    end
+  end
+  return set, drop
+end
+
+-- What frees memory comes first: a script that has written once is not stopped by `maxmemory` any more,
+-- so tasks can still be claimed and settled on a full server.
+local function commit()
+  local later = {}
+  for i = 1, #open_hashes do
+    local h = open_hashes[i]
+    if #h.order > 0 then
+      local set, drop = split_changes(h.val, h.order, true)
+      bulk('HDEL', h.key, drop)
+      if #set > 0 then later[#later + 1] = { 'HSET', h.key, set } end
+    end
+  end
+  for i = 1, #open_zsets do
+    local z = open_zsets[i]
+    if #z.order > 0 then
+      local set, drop = split_changes(z.val, z.order, false)
+      bulk('ZREM', z.key, drop)
+      if #set > 0 then later[#later + 1] = { 'ZADD', z.key, set } end
+    end
+  end
+  for i = 1, #later do bulk(later[i][1], later[i][2], later[i][3]) end
+  for name, delta in pairs(counts) do
+    if delta ~= 0 then call('HINCRBY', K.count, name, delta) end
+  end
+end
+
+local function count(name, delta) counts[name] = (counts[name] or 0) + delta end
+
+-- Sequence numbers are drawn in one step for a batch.
+local seq_next, seq_last = 0, -1
+local function draw_seq(n)
+  seq_last = call('INCRBY', K.seq, n)
+  seq_next = seq_last - n + 1
+end
+local function seq()
+  if seq_next > seq_last then draw_seq(1) end
+  seq_next = seq_next + 1
+  return seq_next - 1
+end
+
+local function text(number) return string.format('%.17g', number) end

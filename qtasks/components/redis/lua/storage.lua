@@ -1,0 +1,255 @@
+-- Records of the storage. `rec` keeps open records as they were written, `run` the last token of each
+-- that was started (PROCESS is known from it), `res` finished records. No JSON is read here:
+--   rec  R seq | available digest unique_key | base object, then lines `field TAB value`
+--   run  state epoch deliveries started updated owner        (state P: in process, N: put back)
+--   res  F status dead expires | run | rec | a last line: the changes of the settle, one object
+local HEAD, RUN, RES = '>c1ddBc0Hc0', '>c1dI4ddBc0', '>c1c1BdH'
+local rec, run, res = hash(K.rec), hash(K.run), hash(K.res)
+local cancel, wait, uniq = hash(K.cancel), hash(K.wait), hash(K.uniq)
+local done, dead_set = zset(K.done), zset(K.dead)
+local added, announced = {}, {}
+
+local function head(value)
+  local ok, magic, seq_no, available, digest, unique, body = pcall(unpack_struct, HEAD, value)
+  if not ok or magic ~= 'R' then return nil end
+  return { seq = seq_no, available = available, digest = digest, unique = unique, body = body }
+end
+
+local function with_available(value, h, available)
+  return pack(HEAD, 'R', h.seq, available, #h.digest, h.digest, #h.unique, h.unique) .. string.sub(value, h.body)
+end
+
+local function run_of(id)
+  local value = run:get(id)
+  if not value then return nil end
+  local ok, state, epoch, deliveries, started, updated, owner = pcall(unpack_struct, RUN, value)
+  if not ok then return nil end
+  return { state = state, epoch = epoch, deliveries = deliveries, started = started, updated = updated,
+    owner = owner }
+end
+
+local function run_pack(r)
+  return pack(RUN, r.state, r.epoch, r.deliveries, r.started, r.updated, #r.owner, r.owner)
+end
+
+-- The parts of a finished record: status, dead, expires, run, rec and the rest.
+local function finished(value)
+  local ok, magic, status, dead, expires, length, at = pcall(unpack_struct, RES, value)
+  if not ok or magic ~= 'F' then return nil end
+  return { status = status, dead = dead, expires = expires, run = string.sub(value, at, at + length - 1),
+    rec = string.sub(value, at + length) }
+end
+
+local function add(id, part)
+  local old = rec:get(id)
+  if not old then
+    local f = res:get(id)
+    if f then
+      f = finished(f)
+      old = f and f.rec or 'unreadable'
+    end
+  end
+  local new = head(pack('>c1d', 'R', 0) .. part)
+  if old then
+    local h = head(old)
+    return (h and h.digest == new.digest) and 'S' or 'C', id
+  end
+  if new.unique ~= '' then
+    local other = uniq:get(new.unique)
+    if other and other ~= id and rec:get(other) then return 'E', other end
+  end
+  return 'A', id, new
+end
+
+-- A record that is added with a token (it was in process elsewhere) brings it along.
+local function store(id, part, new, token)
+  local number = seq()
+  if token ~= '' then
+    run:put(id, token)
+    if string.sub(token, 1, 1) == 'P' then count('process', 1) end
+  end
+  rec:put(id, pack('>c1d', 'R', number) .. part)
+  if new.unique ~= '' then uniq:put(new.unique, id) end
+  added[#added + 1] = { number, id }
+  return number
+end
+
+-- R4, R5. Gives the verdict and what goes with it.
+local function start(id, epoch, owner, deliveries)
+  local value = rec:get(id)
+  if not value then return res:get(id) and 'T' or 'M' end
+  local h = head(value)
+  if not h then return 'U' end
+  local r = run_of(id)
+  local again = r and r.state == 'P' and r.epoch == epoch and r.owner == owner
+  if not again then
+    if r and r.epoch >= epoch then return 'C', r.epoch end
+    if h.available > now then return 'D', h.available - now end
+    if not r or r.state ~= 'P' then count('process', 1) end
+    r = { state = 'P', epoch = epoch, deliveries = deliveries, started = now, updated = now, owner = owner }
+    run:put(id, run_pack(r))
+  end
+  return 'S', value, run:get(id)
+end
+
+-- Lines `field TAB value` replace earlier ones of the same field.
+local function with_lines(value, lines)
+  if lines == '' then return value end
+  local changed = {}
+  for field in string.gmatch('\n' .. lines, '\n([^\t\n]+)\t') do changed[field] = true end
+  local h = head(value)
+  local body = string.sub(value, h.body)
+  local parts = {}
+  for line in string.gmatch(body, '[^\n]+') do
+    local field = string.match(line, '^([^\t{]+)\t')
+    if not field or not changed[field] then parts[#parts + 1] = line end
+  end
+  parts[#parts + 1] = lines
+  return string.sub(value, 1, h.body - 1) .. table.concat(parts, '\n')
+end
+
+-- Times and counts of an update: -1 leaves the value as it is. Where a record has a token, they live with it.
+local function patch(id, value, r, available, started, updated, deliveries, lines)
+  local h = head(value)
+  if available ~= -1 then value = with_available(value, h, available) end
+  value = with_lines(value, lines)
+  if r then
+    if started ~= -1 then r.started = started end
+    if updated ~= -1 then r.updated = updated end
+    if deliveries ~= -1 then r.deliveries = deliveries end
+    run:put(id, run_pack(r))
+  else
+    local extra = {}
+    if started ~= -1 then extra[#extra + 1] = 'started_at\t' .. (started < 0 and 'null' or text(started)) end
+    if updated ~= -1 then extra[#extra + 1] = 'updated_at\t' .. text(updated) end
+    if deliveries ~= -1 then extra[#extra + 1] = 'deliveries\t' .. text(deliveries) end
+    value = with_lines(value, table.concat(extra, '\n'))
+  end
+  rec:put(id, value)
+end
+
+-- Terminal, for ever (R5).
+local function finish(id, value, r, status, is_dead, expires, changes)
+  local h = head(value)
+  if not h then
+    -- An unreadable record ends readable, so that nothing trips over it again.
+    value = pack(HEAD, 'R', 0, 0, 0, '', 0, '') .. '{}'
+    h = head(value)
+  end
+  local reason = cancel:get(id)
+  if reason then
+    value = with_lines(value, 'cancel_requested\ttrue\ncancel_reason\t' .. reason)
+    cancel:put(id, false)
+  end
+  if h.unique ~= '' and uniq:get(h.unique) == id then uniq:put(h.unique, false) end
+  local token = r and run_pack(r) or ''
+  local result = pack(RES, 'F', status, is_dead, expires, #token) .. token .. value .. '\n' .. changes
+  if r and r.state == 'P' then count('process', -1) end
+  count(status, 1)
+  rec:put(id, false)
+  run:put(id, false)
+  res:put(id, result)
+  done:put(id, expires)
+  if is_dead == 1 then dead_set:put(id, seq()) end
+  if wait:get(id) then
+    announced[#announced + 1] = { wait:get(id), id .. result }
+    wait:put(id, false)
+  end
+end
+
+-- Whether this token settled the record before (its reply was lost).
+local function settled_by(id, r, epoch, owner)
+  if r and r.epoch == epoch and r.owner == owner then return true end
+  local f = res:get(id)
+  f = f and finished(f)
+  if not f or f.run == '' then return false end
+  local ok, _, old_epoch, _, _, _, old_owner = pcall(unpack_struct, RUN, f.run)
+  return ok and old_epoch == epoch and old_owner == owner
+end
+
+-- outcome: s e c are terminal; r (retry) and l (release) go back to NEW and keep the token.
+local function settle(id, epoch, owner, s)
+  local value, r = rec:get(id), run_of(id)
+  if not (value and r and r.state == 'P' and r.epoch == epoch and r.owner == owner) then
+    return settled_by(id, r, epoch, owner) and 'M' or 'R'
+  end
+  if s.outcome == 'r' or s.outcome == 'l' then
+    if not head(value) then return 'R' end
+    r.state = 'N'
+    count('process', -1)
+    patch(id, value, r, s.available, s.started, s.updated, s.deliveries, s.changes)
+  else
+    finish(id, value, r, s.outcome, s.dead, s.expires, s.changes)
+  end
+  return 'A'
+end
+
+-- The order of creation, then what is told to waiting clients: after everything is written.
+local function publish()
+  for i = 1, #added do call('XADD', K.ord, text(added[i][1]) .. '-0', 'u', added[i][2]) end
+  for i = 1, #announced do
+    for channel in string.gmatch(announced[i][1], '%S+') do call('PUBLISH', channel, announced[i][2]) end
+  end
+end
+
+local function drop_items(id)
+  local n = tonumber(call('HGET', K.itemn, id) or '0')
+  for first = 0, n - 1, MOST do
+    local fields = {}
+    for i = first, math.min(first + MOST, n) - 1 do fields[#fields + 1] = id .. i end
+    call('HDEL', K.items, unpack(fields))
+  end
+  if n > 0 then call('HDEL', K.itemn, id) end
+end
+
+-- Deletes a finished record and all that belongs to it.
+local function erase(id)
+  local value = res:get(id)
+  if not value then
+    done:put(id, false)
+    dead_set:put(id, false)
+    return false
+  end
+  local f = finished(value)
+  local h = f and head(f.rec)
+  if h and h.seq > 0 then call('XDEL', K.ord, text(h.seq) .. '-0') end
+  if f then count(f.status, -1) end
+  res:put(id, false)
+  done:put(id, false)
+  dead_set:put(id, false)
+  drop_items(id)
+  return true
+end
+
+-- What settle.lua and settle_ack.lua are given: two values per settle, and two for each record of its `then`.
+local SETTLE = '>c16dc1BdddddHBdI4d'
+local function parse_settles(first)
+  local settles, ids, i = {}, {}, first
+  while i <= #ARGV do
+    local s, at = {}, nil
+    s.id, s.epoch, s.outcome, s.dead, s.expires, s.available, s.started, s.updated, s.deliveries, s.more, s.nack,
+      s.delay, s.put_deliveries, s.min_epoch, at = unpack_struct(SETTLE, ARGV[i])
+    s.owner, s.changes, s.following = string.sub(ARGV[i], at), ARGV[i + 1], i + 2
+    settles[#settles + 1], ids[#ids + 1] = s, s.id
+    i = i + 2 + 2 * s.more
+  end
+  rec:load(ids)
+  run:load(ids)
+  cancel:load(ids)
+  wait:load(ids)
+  return settles, ids
+end
+
+-- What a reader gets of one record: its kind and three values.
+local function shown(id, reply)
+  local value, kind = rec:get(id), 'R'
+  if not value then
+    value, kind = res:get(id), 'F'
+    if not value then kind = '' end
+  end
+  reply[#reply + 1] = id
+  reply[#reply + 1] = kind
+  reply[#reply + 1] = value or ''
+  reply[#reply + 1] = kind == 'R' and (run:get(id) or '') or ''
+  reply[#reply + 1] = kind == 'R' and (cancel:get(id) or '') or ''
+end

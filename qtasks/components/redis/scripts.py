@@ -1,0 +1,106 @@
+"""The Lua scripts: read from their files, completed by what they include, and packed for the wire.
+
+A script names what it needs in its first lines: `--@include` other files, `--@keys` fixed keys in
+this order, `--@queues` three keys more for each queue that is named in ARGV[1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+
+KEYS = {
+    "ent": "ent", "epoch": "epoch", "seq": "seq", "queues": "queues", "wake": "wake", "buried": "buried",
+    "rec": "rec", "res": "res", "run": "run", "done": "done", "dead": "dead", "ord": "ord", "uniq": "uniq",
+    "cancel": "cancel", "wait": "wait", "count": "count", "items": "items", "itemn": "itemn",
+    "config": "config", "versions": "versions", "hold": "hold",
+}  # fmt: skip
+"""The fixed keys of an app by their name in the scripts; docs/redis.md says what each one holds."""
+
+QUEUE_KEYS = ("ready", "delayed", "lease")
+"""The keys of a queue; its name follows after a colon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script as the server gets it."""
+
+    name: str
+    body: bytes
+    sha: bytes
+    keys: tuple[str, ...]
+    with_queues: bool
+
+
+@cache
+def script(name: str) -> Script:
+    """The script of this name."""
+    source = _read(name)
+    includes: list[str] = []
+    keys: list[str] = []
+    with_queues = False
+    for line in source.splitlines():
+        if not line.startswith("--@"):
+            break
+        directive, *words = line[3:].split()
+        if directive == "include":
+            includes = words
+        elif directive == "keys":
+            keys = words
+        elif directive == "queues":
+            with_queues = True
+    table = ", ".join(f"{key} = KEYS[{i}]" for i, key in enumerate(keys, 1))
+    head = f"local K, FIXED = {{ {table} }}, {len(keys)}\n"
+    body = (head + "\n".join(_read(part) for part in includes) + "\n" + source).encode()
+    return Script(name, body, sha1(body).hexdigest().encode(), tuple(keys), with_queues)  # noqa: S324
+
+
+@cache
+def _read(name: str) -> str:
+    return (files(__package__) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def pack(args: Sequence[bytes]) -> bytes:
+    """A command as RESP has it."""
+    return b"*%d\r\n" % len(args) + pack_args(args)
+
+
+def pack_args(args: Sequence[bytes]) -> bytes:
+    """Arguments as RESP has them, without their number."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args])
+
+
+class Calls:
+    """Packs calls of scripts on the keys of one app. The part that repeats is packed once."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self._heads: dict[tuple[str, tuple[str, ...]], tuple[int, bytes]] = {}
+
+    def key(self, name: str) -> bytes:
+        """A fixed key of the app."""
+        return f"{self.prefix}{KEYS[name]}".encode()
+
+    def __call__(self, name: str, args: Sequence[bytes], queues: tuple[str, ...] = ()) -> bytes:
+        """A call of a script, ready to be sent."""
+        head = self._heads.get((name, queues))
+        if head is None:
+            head = self._head(name, queues)
+        count, packed = head
+        return b"*%d\r\n%b%b" % (count + len(args), packed, pack_args(args))
+
+    def _head(self, name: str, queues: tuple[str, ...]) -> tuple[int, bytes]:
+        found = script(name)
+        keys = [self.key(key) for key in found.keys]
+        names: list[bytes] = []
+        if found.with_queues:
+            keys += [f"{self.prefix}{kind}:{queue}".encode() for queue in queues for kind in QUEUE_KEYS]
+            names = [" ".join(queues).encode()]
+        words = [b"EVALSHA", found.sha, b"%d" % len(keys), *keys, *names]
+        if len(self._heads) > 1000:  # an app with very many queues: do not keep every combination
+            self._heads.clear()
+        head = self._heads[name, queues] = len(words), pack_args(words)
+        return head

@@ -1,0 +1,115 @@
+"""What broker, storage and lease keeper send to the scripts and read from them, item by item."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+from uuid import UUID
+
+from qtasks.components.primitives import DeliveryHandle, DropVerdict, HoldVerdict, Outcome, Settle
+from qtasks.components.redis.records import (
+    check_fields,
+    encode_lines,
+    encode_object,
+    encode_part,
+    encode_token,
+)
+from qtasks.schemas import TaskRecord
+
+CHUNK = 400
+"""Items of one script call: longer batches are cut, so that no call keeps the server for long."""
+
+PRIORITY_STEP = 2**45
+
+_TOKEN = struct.Struct(">16sd")
+_ENTRY = struct.Struct(">16sdIBddH")
+_SETTLE = struct.Struct(">16sdcBdddddHBdId")
+_ADD = struct.Struct(">16sHhd")
+_OUTCOMES = {
+    Outcome.SUCCESS: b"s", Outcome.ERROR: b"e", Outcome.CANCEL: b"c",
+    Outcome.RETRY: b"r", Outcome.RELEASE: b"l",
+}  # fmt: skip
+_HELD = {ord("h"): HoldVerdict.HELD, ord("l"): HoldVerdict.LOST}
+_DROPPED = {ord("d"): DropVerdict.DONE, ord("l"): DropVerdict.LOST}
+
+T = TypeVar("T")
+
+
+def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
+    """The batch in parts that one call may take."""
+    if len(items) <= size:
+        return (items,) if items else ()
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def queues_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct queue names in a fixed order, so that their packed form is reused."""
+    return tuple(sorted(set(names)))
+
+
+def token(handle: DeliveryHandle) -> bytes:
+    """A handle as the scripts that check its token take it."""
+    return _TOKEN.pack(handle.uuid.bytes, handle.epoch) + handle.owner.encode()
+
+
+def number(value: float | None) -> bytes:
+    """A number, exact; `None` is never."""
+    return b"inf" if value is None else repr(float(value)).encode()
+
+
+def held(reply: bytes) -> list[HoldVerdict]:
+    """Verdicts of extend.lua."""
+    return [_HELD[code] for code in reply]
+
+
+def dropped(reply: bytes) -> list[DropVerdict]:
+    """Verdicts of ack.lua and nack.lua."""
+    return [_DROPPED[code] for code in reply]
+
+
+def handle_of(data: bytes, owner: str, queues: Sequence[str]) -> DeliveryHandle:
+    """A claimed entry."""
+    uuid, epoch, deliveries, restored, score, available_at, queue = _ENTRY.unpack(data)
+    return DeliveryHandle(
+        UUID(bytes=uuid), int(epoch), owner, deliveries, restored == 1, queues[queue],
+        int(score // PRIORITY_STEP) - 128, available_at,
+    )  # fmt: skip
+
+
+def added(record: TaskRecord) -> tuple[bytes, bytes]:
+    """A record for add.lua: its uuid with a token if it has one, and its part."""
+    return record.uuid.bytes + encode_token(record), encode_part(record)
+
+
+def enqueued(record: TaskRecord, queues: Sequence[str]) -> tuple[bytes, bytes]:
+    """A record for add_push.lua: where it is queued, and its part."""
+    head = _ADD.pack(record.uuid.bytes, queues.index(record.queue), record.priority, record.epoch)
+    return head + encode_token(record), encode_part(record)
+
+
+def settled(settle: Settle, queues: Sequence[str]) -> list[bytes]:
+    """A settle for settle.lua and settle_ack.lua.
+
+    Raises:
+        EncodeError, ValueError: its changes cannot be written.
+    """
+    handle, changes = settle.handle, settle.changes
+    if settle.outcome.terminal:
+        check_fields(changes)
+        numbers, body = (-1.0, -1.0, -1.0, -1.0), encode_object(changes)
+    else:
+        numbers, body = encode_lines(changes)
+    available, started, updated, deliveries = numbers
+    expires = changes.get("expires_at")
+    nack = settle.nack
+    head = _SETTLE.pack(
+        handle.uuid.bytes, handle.epoch, _OUTCOMES[settle.outcome], 1 if changes.get("dead") else 0,
+        float("inf") if expires is None else expires, available, started, updated, deliveries,
+        len(settle.then), 0 if nack is None else 1, nack.delay if nack else 0.0,
+        nack.deliveries if nack else 0, nack.min_epoch if nack else 0.0,
+    )  # fmt: skip
+    args = [head + handle.owner.encode(), body]
+    for record in settle.then:
+        args += enqueued(record, queues)
+    return args
