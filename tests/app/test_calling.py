@@ -1,0 +1,171 @@
+"""Adding tasks: options, idempotence, bulk, what is refused; and what the task function gets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from qtasks.app import QueueTasks
+from qtasks.context import TaskContext, current_task
+from qtasks.errors import (
+    BulkAddError,
+    EncodeError,
+    InvalidNameError,
+    NotStartedError,
+    PayloadTooLargeError,
+    QueueFullError,
+    TaskNotFoundError,
+    UuidConflictError,
+)
+from qtasks.schemas import TaskRequest, TaskStatusEnum
+from tests.app.conftest import MakeApp, working
+
+
+async def test_options_reach_the_record(app: QueueTasks) -> None:
+    eta = datetime.now(UTC) + timedelta(hours=1)
+    async with app:
+        task = await app.add_task(
+            "any", args=(1,), kwargs={"k": None}, queue="other", priority=-3, eta=eta, extra={"a": [1]}
+        )
+        read = await app.get(task.uuid)
+    assert read == task
+    assert read is not None
+    assert (read.args, read.kwargs, read.queue, read.priority) == ((1,), {"k": None}, "other", -3)
+    assert read.extra == {"a": [1]}
+    assert abs(read.available_at - eta) < timedelta(milliseconds=1)
+    assert read.status is TaskStatusEnum.NEW
+
+
+async def test_the_declaration_gives_queue_and_priority(app: QueueTasks) -> None:
+    @app.task(queue="slow", priority=5)
+    async def job() -> None: ...
+
+    async with app:
+        declared = await job.add_task()
+        said = await job.options(queue="fast", priority=1, delay=60).add_task()
+    assert (declared.queue, declared.priority) == ("slow", 5)
+    assert (said.queue, said.priority) == ("fast", 1)
+    assert abs(said.available_at - said.created_at - timedelta(seconds=60)) < timedelta(milliseconds=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"delay": -1}, ValueError, "delay is a finite number of seconds >= 0"),
+        ({"delay": float("nan")}, ValueError, "delay is a finite number"),
+        ({"eta": datetime(2030, 1, 1)}, ValueError, "eta needs a time zone"),  # noqa: DTZ001
+        ({"delay": 1, "eta": datetime.now(UTC)}, ValueError, "delay or eta, not both"),
+        ({"priority": 128}, ValueError, "priority 128 is outside"),
+        ({"queue": "a b"}, InvalidNameError, "queue name 'a b' is not valid"),
+        ({"args": (object(),)}, EncodeError, "cannot be written as JSON"),
+        ({"args": ("x" * 2000,)}, PayloadTooLargeError, "more than max_payload"),
+        ({"kwargs": {"unique_key": 1}, "extra": {"unique_key": 1}}, EncodeError, "unique_key must be a string"),
+    ],
+)
+async def test_what_is_refused_leaves_nothing(
+    make_app: MakeApp, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    app = make_app(max_payload=1000)
+    async with app:
+        with pytest.raises(error, match=message):
+            await app.add_task("any", **options)
+        assert (await app.get_all())[0] == []
+        assert await app.broker.size() == {}
+
+
+async def test_adding_again_with_the_same_uuid_is_idempotent(app: QueueTasks) -> None:
+    uuid = uuid4()
+    async with app:
+        first = await app.add_task("any", args=(1,), uuid=uuid)
+        again = await app.add_task("any", args=(1,), uuid=uuid)
+        assert again == first
+        with pytest.raises(UuidConflictError, match=str(uuid)):
+            await app.add_task("any", args=(2,), uuid=uuid)
+        assert len((await app.get_all())[0]) == 1
+        assert (await app.broker.size())["default"].ready == 1
+
+
+async def test_a_unique_key_gives_the_task_that_stands(app: QueueTasks) -> None:
+    async with app:
+        first = await app.add_task("any", args=(1,), unique_key="k")
+        second = await app.add_task("any", args=(2,), unique_key="k")
+        assert second.uuid == first.uuid
+        assert await app.cancel(first.uuid)
+        third = await app.add_task("any", args=(3,), unique_key="k")
+        assert third.uuid != first.uuid
+
+
+async def test_bulk_adds_in_order_and_says_what_did_not_go(make_app: MakeApp) -> None:
+    app = make_app(max_queue=3)
+    async with app:
+        tasks = await app.add_tasks([TaskRequest(task_name="any", args=(i,)) for i in range(2)])
+        assert [task.args for task in tasks] == [(0,), (1,)]
+        with pytest.raises(BulkAddError) as caught:
+            await app.add_tasks([TaskRequest(task_name="any", args=(i,)) for i in range(2, 5)])
+        assert {i: task.args for i, task in caught.value.tasks.items()} == {0: (2,)}
+        assert {i: type(error) for i, error in caught.value.errors.items()} == {
+            1: QueueFullError,
+            2: QueueFullError,
+        }
+        with pytest.raises(QueueFullError, match="holds 3 tasks already"):
+            await app.add_task("any")
+        assert len((await app.get_all())[0]) == 3
+
+
+async def test_outside_of_async_with_the_error_says_what_to_do(app: QueueTasks) -> None:
+    with pytest.raises(NotStartedError, match="async with app"):
+        await app.add_task("any")
+    with pytest.raises(NotStartedError, match="async with app"):
+        await app.get(uuid4())
+
+
+async def test_a_task_that_is_not_there(app: QueueTasks) -> None:
+    async with app:
+        assert await app.get(uuid4()) is None
+        with pytest.raises(TaskNotFoundError):
+            await app.cancel(uuid4())
+        with pytest.raises(TaskNotFoundError):
+            await app.wait_result(uuid4(), 1)
+
+
+async def test_the_context_is_the_first_argument_with_echo(app: QueueTasks) -> None:
+    @app.task(name="child")
+    async def child(x: int) -> int:
+        return x
+
+    @app.task(echo=True)
+    async def parent(context: TaskContext, x: int) -> list[Any]:
+        await context.progress({"half": True})
+        added = await context.add_task("child", args=(x,))
+        assert current_task() is context
+        return [str(context.uuid), context.name, context.attempt, str(added.uuid)]
+
+    @app.task(echo=True)
+    def plain(context: TaskContext, x: int) -> str:
+        context.progress_sync("in a thread")
+        return str(context.add_task_sync("child", args=(x,)).uuid)
+
+    async with working(app):
+        task = await parent.add_task(1)  # type: ignore[call-arg, arg-type]
+        result = await task.wait_result(10)
+        assert result.returning[:3] == [str(task.uuid), parent.name, 0]
+        assert result.progress == {"half": True}
+        in_thread = await (await plain.add_task(2)).wait_result(10)  # type: ignore[call-arg, arg-type]
+        assert in_thread.progress == "in a thread"
+        from uuid import UUID
+
+        assert (await app.wait_result(UUID(in_thread.returning), 10)).returning == 2
+        assert (await app.wait_result(UUID(result.returning[3]), 10)).returning == 1
+
+
+async def test_timeout_gives_the_finished_task(app: QueueTasks) -> None:
+    @app.task
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    async with working(app):
+        assert (await add.options(timeout=10).add_task(1, 2)).returning == 3
+        assert (await app.add_task(add.name, args=(3, 4), timeout=10)).returning == 7

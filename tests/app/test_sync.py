@@ -1,0 +1,85 @@
+"""The application for blocking code is the same application."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from qtasks.app import QueueTasks as AsyncQueueTasks
+from qtasks.errors import TaskNotFoundError, WrongLoopError
+from qtasks.schemas import TaskRequest, TaskStatusEnum
+from qtasks.sync import QueueTasks
+
+
+@pytest.fixture
+def sync_app(url: str) -> QueueTasks:
+    """A blocking application."""
+    return QueueTasks(url=url)
+
+
+def test_adding_running_and_reading(sync_app: QueueTasks) -> None:
+    @sync_app.task(name="double")
+    def double(x: int) -> int:
+        return 2 * x
+
+    with sync_app:
+        serving = asyncio.run_coroutine_threadsafe(sync_app.app.serve(), sync_app._portal._loop)  # type: ignore[union-attr]
+        task = double.add_task(4)
+        assert sync_app.wait_result(task.uuid, 10).returning == 8
+        assert double.options(timeout=10).add_task(5).returning == 10
+        many = sync_app.add_tasks([TaskRequest(task_name="double", args=(i,)) for i in range(3)])
+        assert [sync_app.wait_result(task.uuid, 10).returning for task in many] == [0, 2, 4]
+        assert sync_app.ping()
+        assert sync_app.inspect().records["success"] == 5
+        sync_app._call(sync_app.app.stop)
+        serving.result(30)
+        sync_app.flush_all()
+        assert sync_app.get(task.uuid) is None
+    assert double(1) == 2
+
+
+def test_the_first_call_starts_it_and_close_ends_it(sync_app: QueueTasks) -> None:
+    task = sync_app.add_task("any", args=(1,))
+    found = sync_app.get(task.uuid)
+    assert found is not None
+    assert found.status is TaskStatusEnum.NEW
+    assert sync_app.cancel(task.uuid)
+    assert list(sync_app.dead()) == []
+    sync_app.close()
+    with pytest.raises(TaskNotFoundError):
+        sync_app.cancel(uuid4())
+    sync_app.close()
+
+
+async def test_on_an_event_loop_it_says_what_to_use(sync_app: QueueTasks) -> None:
+    with pytest.raises(WrongLoopError, match=r"qtasks.QueueTasks with await"):
+        await asyncio.get_running_loop().run_in_executor(None, sync_app.get, uuid4()) and sync_app.get(uuid4())
+        sync_app.get(uuid4())
+    await asyncio.get_running_loop().run_in_executor(None, sync_app.close)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_after_a_fork_the_child_starts_its_own(tmp_path: Path) -> None:
+    app = QueueTasks(url=f"sqlite:///{tmp_path / 'queue.db'}")
+    first = app.add_task("any")
+    child = os.fork()
+    if child == 0:
+        try:
+            app.add_task("any", uuid=uuid4())
+            os._exit(0 if app.get(first.uuid) is not None else 3)
+        except BaseException:
+            os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert app._call(app.app.storage.counts)["new"] == 2
+    app.close()
+
+
+def test_it_can_wrap_an_application_that_is_there(url: str) -> None:
+    inner = AsyncQueueTasks(url=url)
+    with QueueTasks(app=inner) as app:
+        assert app.add_task("any").status is TaskStatusEnum.NEW
+        assert app.app is inner
