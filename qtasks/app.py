@@ -155,14 +155,22 @@ class QueueTasks(Declares):
 
     # --- Lifecycle --------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
+        """Connects to the backend, so that tasks can be added; `async with app:` does it too."""
         await self.starter.start()
+
+    async def close(self) -> None:
+        """Ends what `open` began."""
+        await self.starter.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.starter.stop()
+        await self.close()
 
     async def serve(self, *, until_idle: bool = False) -> None:
         """Runs the worker on the present event loop until `stop()`; starts and stops what is not running.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from qtasks.components.primitives import Capabilities
 from qtasks.config import QueueConfig
@@ -16,6 +16,7 @@ class Component:
     """A part of an application.
 
     Attributes:
+        pm: the plugin manager of the application that it is bound to.
         capabilities: what it promises beyond the contract.
         clock: gives the current Unix time in seconds; tests put their own in its place.
     """
@@ -23,19 +24,21 @@ class Component:
     capabilities: ClassVar[Capabilities] = Capabilities()
 
     def __init__(self) -> None:
-        self._pm: PluginManager | None = None
         self.app_name = ""
         self.config = QueueConfig()
         self.clock: Callable[[], float] = time.time
 
-    @property
-    def pm(self) -> PluginManager:
-        """The plugin manager of the application that this component is bound to."""
-        if self._pm is None:
-            raise NotStartedError(
-                f"{type(self).__name__} is not bound: pass it to QueueTasks(...), or call bind()"
-            )
-        return self._pm
+    pm: PluginManager
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            # Only for what is missing: `pm` is read for every trigger, and must cost no more than that.
+            if name == "pm":
+                raise NotStartedError(
+                    f"{type(self).__name__} is not bound: pass it to QueueTasks(...), or call bind()"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def bind(self, pm: PluginManager, *, app_name: str = "qtasks", config: QueueConfig | None = None) -> None:
         """Gives the component its application; done by `QueueTasks`.
@@ -43,9 +46,9 @@ class Component:
         Raises:
             ConfigError: it belongs to another application already.
         """
-        if self._pm is not None and self._pm is not pm:
+        if self.__dict__.get("pm", pm) is not pm:
             raise ConfigError(f"{type(self).__name__} belongs to application {self.app_name!r} already")
-        self._pm = pm
+        self.pm = pm
         self.app_name = app_name
         if config is not None:
             self.config = config
