@@ -25,7 +25,6 @@ from qtasks.config import QueueConfig
 from qtasks.errors import (
     BulkAddError,
     ConfigError,
-    PluginResultError,
     QTasksError,
     ResultTimeoutError,
     TaskNotFoundError,
@@ -308,10 +307,6 @@ class QueueTasks(Declares):
         task = await self.storage.get(uuid, task_from_record(record))
         task = await self.broker.get(uuid, task)
         task = await self.pm.hook.qtasks_get(qtasks=self, broker=self.broker, uuid=uuid, task=task)
-        if task.uuid != uuid:
-            raise PluginResultError(
-                f"a plugin replaced task {uuid} by task {task.uuid}: a task keeps its uuid (R9)"
-            )
         task._app = self
         return task
 

@@ -407,6 +407,7 @@ class Task:
 
 def task_from_record(record: TaskRecord) -> Task:
     """The client's view of a record."""
+    created_at = datetime.fromtimestamp(record.created_at, UTC)
     return Task(
         uuid=record.uuid,
         task_name=record.task_name,
@@ -415,9 +416,13 @@ def task_from_record(record: TaskRecord) -> Task:
         priority=record.priority,
         args=record.args,
         kwargs=record.kwargs,
-        created_at=datetime.fromtimestamp(record.created_at, UTC),
+        created_at=created_at,
         updated_at=datetime.fromtimestamp(record.updated_at, UTC),
-        available_at=datetime.fromtimestamp(record.available_at, UTC),
+        available_at=(
+            created_at
+            if record.available_at == record.created_at
+            else datetime.fromtimestamp(record.available_at, UTC)
+        ),
         started_at=_moment(record.started_at),
         finished_at=_moment(record.finished_at),
         returning=record.returning,

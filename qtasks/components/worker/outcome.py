@@ -20,7 +20,6 @@ from qtasks.schemas import (
     TaskStatusTerminalSchema,
 )
 
-_SHARED = ("task_name", "queue", "priority", "args", "kwargs", "available_at", "extra")
 _PLAIN = (type(None), bool, int, float)
 _SHORT = 1024
 _INTERNAL = ("qtasks.components.", "qtasks.chain.")
@@ -97,8 +96,10 @@ def terminal_settle(
         "status": model.status, "updated_at": model.updated_at, "finished_at": finished_at,
         "expires_at": finished_at + ttl,
     }  # fmt: skip
-    for name in _SHARED:
-        value = getattr(model, name)
+    for name, value in (
+        ("task_name", model.task_name), ("queue", model.queue), ("priority", model.priority), ("args", model.args),
+        ("kwargs", model.kwargs), ("extra", model.extra),
+    ):  # fmt: skip
         if value is not getattr(record, name):
             changes[name] = value
     if model.attempt != record.attempt:

@@ -39,7 +39,7 @@ class Restorer:
 
     async def reconcile_forever(self) -> None:
         """Reconciles and purges every `reconcile_interval`; at once where the broker forgot everything."""
-        alone = not self._app.broker.capabilities.durable
+        alone = not self._app.broker.capabilities.shared
         await self._guarded(lambda: self.reconcile(0.0 if alone else self._config.reconcile_age))
         while True:
             await asyncio.sleep(self._config.reconcile_interval * random.uniform(0.75, 1.25))

@@ -28,7 +28,6 @@ from qtasks.errors import (
     EncodeError,
     PayloadTooLargeError,
     PluginError,
-    PluginResultError,
     TaskCancelError,
     TaskDefer,
     TaskPluginTriggerError,
@@ -105,8 +104,7 @@ class Run:
         uuid, storage, broker = handle.uuid, app.storage, app.broker
         task = task_from_record(record)
         task.task_name, task.priority = await storage.add_process(uuid, record.task_name, record.priority)
-        task = _same(await storage.get(uuid, task), uuid, "storage_get")
-        task = _same(await broker.get(uuid, task), uuid, "broker_get")
+        task = await broker.get(uuid, await storage.get(uuid, task))
         name, priority, args, kw, created = (
             task.task_name, task.priority, task.args, task.kwargs, record.created_at,
         )  # fmt: skip
@@ -138,7 +136,7 @@ class Run:
         task_func, task_broker = await app.pm.hook.worker_run_task_before(
             worker=worker, task_func=task_func, task_broker=self.task_broker
         )
-        self.task_func, self.task_broker = task_func, _same(task_broker, uuid, "worker_run_task_before")
+        self.task_func, self.task_broker = task_func, task_broker
         self._args, self._kw = await app.task_executor.prepare(self.task_func, self.task_broker)
 
     def _declared(self, name: str) -> TaskExecSchema:
@@ -314,7 +312,6 @@ class Run:
                 task_broker=task_broker,
                 model=model,
             )
-            _same(task_broker, handle.uuid, "worker_remove_finished_task")
             model = await app.broker.remove_finished_task(task_broker, model)
             if isinstance(model, TaskStatusSuccessSchema):
                 check_result(model.returning, app.config)
@@ -359,12 +356,3 @@ class Run:
 
 def _never() -> None:
     raise RuntimeError("this task is not declared here")
-
-
-def _same(replaced: Any, uuid: Any, trigger: str) -> Any:
-    if replaced.uuid != uuid:
-        raise PluginResultError(
-            f"a plugin on {trigger} replaced task {uuid} by task {replaced.uuid}: a task keeps its uuid (R9)",
-            trigger=trigger,
-        )
-    return replaced

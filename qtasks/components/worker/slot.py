@@ -26,26 +26,29 @@ class Stop(Enum):
 class Slot:
     """A claimed task from its start to its end.
 
+    Parameters:
+        task: the asyncio task that runs it, which a stop interrupts.
+
     Attributes:
         stop: why it is being stopped, if it is.
+        handle, record: the delivery, and the task's record as it was started.
         reason: what the client said, with `Stop.CANCEL`.
         deadline: loop time at which `max_time` is over; `None` without a bound.
     """
 
     __slots__ = ("_stoppable", "_task", "deadline", "handle", "reason", "record", "stop")
 
-    def __init__(self, handle: DeliveryHandle, record: TaskRecord) -> None:
+    def __init__(self, handle: DeliveryHandle, record: TaskRecord, task: asyncio.Task[object] | None) -> None:
         self.handle = handle
         self.record = record
         self.stop: Stop | None = None
         self.reason = ""
         self.deadline: float | None = None
-        self._task: asyncio.Task[object] | None = None
+        self._task = task
         self._stoppable = False
 
     def enter(self) -> None:
         """From here on a stop interrupts what is awaited."""
-        self._task = asyncio.current_task()
         self._stoppable = True
         if self.stop is not None:
             self._interrupt()

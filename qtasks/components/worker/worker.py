@@ -308,7 +308,7 @@ class Worker(Component):
         await self._run_one(handle, record)
 
     async def _run_one(self, handle: DeliveryHandle, record: TaskRecord) -> None:
-        slot = Slot(handle, record)
+        slot = Slot(handle, record, asyncio.current_task())
         self._slots[handle.epoch] = slot
         self._busy += 1
         run = Run(self, slot)
