@@ -152,10 +152,10 @@ class RedisBroker(Broker, Colocated):
         return held(b"".join(replies))
 
     async def ack_many(self, handles: Sequence[DeliveryHandle]) -> list[DropVerdict]:
-        return dropped(b"".join(await self._for_handles("ack", b"", handles)))
+        return dropped(b"".join(await self._for_handles("ack", b"ack", handles)))
 
     async def bury_many(self, handles: Sequence[DeliveryHandle], reason: str) -> list[DropVerdict]:
-        why = reason.encode() or b"buried"
+        why = b"bury:" + reason.encode()
         return dropped(b"".join(await self._for_handles("ack", why, handles)))
 
     async def _for_handles(self, name: str, first: bytes, handles: Sequence[DeliveryHandle]) -> list[bytes]:

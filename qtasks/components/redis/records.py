@@ -20,11 +20,11 @@ from qtasks.schemas import TaskRecord, TaskStatusEnum
 
 _log = logging.getLogger("qtasks.redis")
 
-_HEAD = struct.Struct(">cddB")
+_HEAD = struct.Struct(">cddH")
 _SHORT = struct.Struct(">H")
-_RUN = struct.Struct(">cdIddB")
+_RUN = struct.Struct(">cdIddH")
 _RES = struct.Struct(">ccBdH")
-_PART = struct.Struct(">dB")
+_PART = struct.Struct(">dH")
 _STATUS = {b"s": TaskStatusEnum.SUCCESS, b"e": TaskStatusEnum.ERROR, b"c": TaskStatusEnum.CANCEL}
 _STATUS_OF = {status.value: status for status in TaskStatusEnum}
 

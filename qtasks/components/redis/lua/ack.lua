@@ -1,7 +1,7 @@
 --@include lib broker
 --@keys ent buried
 --@queues
--- ack_many and bury_many. ARGV: queue names | '' or the reason of a burial | per handle: uuid, epoch, owner
+-- ack_many and bury_many. ARGV: queue names | 'ack', or 'bury:' and the reason | per handle: uuid, epoch, owner
 local verdicts, handles, ids = {}, {}, {}
 for i = 3, #ARGV do
   local id, epoch, at = unpack_struct('>c16d', ARGV[i])
@@ -15,7 +15,7 @@ for i = 1, #handles do
     verdicts[i] = 'l'
   else
     verdicts[i] = 'd'
-    if ARGV[2] == '' then forget(id, e) else bury_entry(id, e, ARGV[2]) end
+    if ARGV[2] == 'ack' then forget(id, e) else bury_entry(id, e, string.sub(ARGV[2], 6)) end
   end
 end
 commit()

