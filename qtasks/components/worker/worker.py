@@ -35,6 +35,8 @@ TEND = 1.0
 """Seconds between two looks at cancel requests, the rate and the local queue."""
 YIELD_EVERY = 16
 """Tasks that a subworker runs before it lets the others have the loop."""
+MEASURE_TIME = 0.05
+"""Seconds over which the rate for the prefetch is measured."""
 PREFETCH_TIME = 0.02
 """Seconds of work that are claimed ahead."""
 STALL = 10.0
@@ -97,6 +99,8 @@ class Worker(Component):
         self._room = asyncio.Event()
         self._work = asyncio.Event()
         self._rate = 0.0
+        self._ended = self._measured = 0
+        self._measured_at = time.monotonic()
         self._claim_began: float | None = None
         self._claiming = True
         self.started_at = self.clock()
@@ -223,9 +227,18 @@ class Worker(Component):
             self._claim_began = None
 
     def _demand(self) -> int:
+        self._measure()
         free = self.concurrency - self._busy - len(self._buffer)
         prefetch = min(self.config.claim_batch, int(self._rate * PREFETCH_TIME))
         return min(free + prefetch, self.config.claim_batch)
+
+    def _measure(self) -> None:
+        """Takes the rate at which tasks end; without one, nothing is claimed ahead."""
+        now = time.monotonic()
+        seconds = now - self._measured_at
+        if seconds >= MEASURE_TIME:
+            self._rate = (self._ended - self._measured) / seconds
+            self._measured, self._measured_at = self._ended, now
 
     async def _wait_for_work(self) -> None:
         self._hint = asyncio.create_task(self.app.broker.wait_for_work(self.queues, IDLE_WAIT))
@@ -328,6 +341,7 @@ class Worker(Component):
         finally:
             self._slots.pop(handle.epoch, None)
             self._busy -= 1
+            self._ended += 1
             if not self._busy:
                 self._alone.set()
         if ended is None:
@@ -430,18 +444,15 @@ class Worker(Component):
         }  # fmt: skip
 
     async def _tend(self) -> None:
-        """Every second: asks whether somebody wants running tasks to be cancelled, measures the rate for the
-        prefetch, and gives back what waits here for too long."""
-        before, then = 0, time.monotonic()
+        """Every second: asks whether somebody wants running tasks to be cancelled, and gives back what waits
+        here for too long."""
         while True:
             await asyncio.sleep(min(TEND, self.config.lease / 3))
-            total, now = sum(self.executed.values()), time.monotonic()
-            self._rate, before, then = (total - before) / (now - then), total, now
             while (
                 self._buffer and self.clock() - (self._buffer[-1][1].started_at or 0) > self.config.lease / 10
             ):
                 self._release(self._buffer.pop()[0])
-            self._report_stalls(now)
+            self._report_stalls(time.monotonic())
             slots = [slot for slot in self._slots.values() if slot.stop is None]
             if slots:
                 await self._ask_for_cancels(slots)
