@@ -36,6 +36,8 @@ class Around:
     good: Act = Act()
     bad: Act | None = None
     """`None` lets the failure pass."""
+    everything: bool = False
+    """Whether it catches BaseException, which it may not keep."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def wrong_returns(model: Model) -> st.SearchStrategy[Any]:
         good_returns(model).filter(lambda got: isinstance(got, dict)).map(lambda got: {**got, "bogus": 1})
     )
     shapes: st.SearchStrategy[Any] = st.sampled_from([7, "z", [], [1, {}], (1,), ((), {}, 1)])
-    return st.one_of(*keyed, *nulled, unknown, shapes)
+    return st.one_of(*keyed, *nulled, unknown, shapes, shapes, shapes)
 
 
 ERRORS = ("ValueError", "PluginError", "StopIteration")
@@ -231,7 +233,7 @@ def cases(
         if wrappers and draw(st.booleans()):
             start = draw(st.just(Act()) | acts(model, kinds - {"good", "wrong"})).error
             bad = draw(st.none() | acts(model, kinds))
-            place["around"] = Around(start, draw(acts(model, kinds)), bad)
+            place["around"] = Around(start, draw(acts(model, kinds)), bad, draw(st.booleans()))
         impls.append(
             Impl(
                 name,

@@ -201,8 +201,8 @@ def function(self, PARAMS):
         stage.act(type(impl.act)(error=around.start))
     try:
         yield
-    except Exception:
-        if around.bad is None:
+    except BaseException as error:
+        if around.bad is None or not (around.everything or isinstance(error, Exception)):
             raise
         return stage.act(around.bad)
     return stage.act(around.good)

@@ -117,6 +117,16 @@ def test_rule_08_what_a_plugin_returns_is_checked(lab: Lab, case: Case) -> None:
     holds(lab, case)
 
 
+@rule(cases(what="wrong", triggers=("two", "many"), most=2))
+def test_rule_08_a_wrong_shape_is_refused(lab: Lab, case: Case) -> None:
+    holds(lab, case)
+
+
+@rule(cases(what="wrong", triggers=("fields",), most=2))
+def test_rule_08_a_wrong_key_is_refused(lab: Lab, case: Case) -> None:
+    holds(lab, case)
+
+
 @rule(cases(what="good error bail", on_error=True))
 def test_rule_09_signals_isolate_and_replacements_raise(lab: Lab, case: Case) -> None:
     holds(lab, case)
@@ -155,7 +165,11 @@ def test_rule_09_plugin_timeout_bounds_what_waits(lab: Lab, behaviours: list[tup
         late = {f"p{i}" for i, (kind, _) in enumerate(behaviours[:last]) if kind in hangs}
         assert {plugin for plugin, _ in pm.errors} == late
 
-    asyncio.run(main())
+    async def bounded() -> None:
+        async with asyncio.timeout(2):
+            await main()
+
+    asyncio.run(bounded())
 
 
 def _waiting(lab: Lab, behaviour: str, i: int, ran: list[int]) -> object:
@@ -205,6 +219,11 @@ def _waiting(lab: Lab, behaviour: str, i: int, ran: list[int]) -> object:
 
 @rule(cases(what="good error control", triggers=("steer", "produce", "one", "note", "many"), on_error=True))
 def test_rule_10_control_flow_is_never_isolated_before_the_run(lab: Lab, case: Case) -> None:
+    holds(lab, case)
+
+
+@rule(cases(what="good control", triggers=("produce",), most=4))
+def test_rule_10_a_defer_lets_a_producer_trigger_go_on(lab: Lab, case: Case) -> None:
     holds(lab, case)
 
 
