@@ -69,27 +69,29 @@ def cancel_model(record: TaskRecord, reason: str, now: float) -> TaskStatusCance
     )
 
 
-def check_result(value: Any, config: QueueConfig) -> None:
-    """Raises where a result cannot be stored.
+def stored_result(value: Any, config: QueueConfig) -> Any:
+    """A result as it is handed to the storage: encoded, unless it is plainly small and storable.
 
     Raises:
         EncodeError: it cannot be written as JSON.
         PayloadTooLargeError: it takes more than `max_payload` bytes.
     """
-    if isinstance(value, _PLAIN) or (type(value) is str and len(value) <= _SHORT):
-        return
-    size = len(encode(value))
-    if size > config.max_payload:
+    if type(value) in _PLAIN or (type(value) is str and len(value) <= _SHORT):
+        return value
+    encoded = encode(value)
+    if len(encoded) > config.max_payload:
         raise PayloadTooLargeError(
-            f"the result takes {size} bytes, more than max_payload ({config.max_payload}); return a reference instead"
+            f"the result takes {len(encoded)} bytes, more than max_payload ({config.max_payload}); "
+            "return a reference instead"
         )
+    return encoded
 
 
 def terminal_settle(
     handle: DeliveryHandle, record: TaskRecord, model: TaskStatusTerminalSchema, config: QueueConfig,
-    *, dead: bool, then: tuple[TaskRecord, ...] = (),
+    *, dead: bool, returning: Any = None, then: tuple[TaskRecord, ...] = (),
 ) -> Settle:  # fmt: skip
-    """The settle that writes a terminal model: only what differs from the record."""
+    """The settle that writes a terminal model: only what differs from the record, and `returning`."""
     finished_at = model.finished_at or model.updated_at
     ttl = config.dead_ttl if dead else (record.result_ttl or config.result_ttl)
     changes: dict[str, Any] = {
@@ -105,7 +107,7 @@ def terminal_settle(
     if model.attempt != record.attempt:
         changes["attempt"] = model.attempt
     if isinstance(model, TaskStatusSuccessSchema):
-        changes["returning"] = model.returning
+        changes["returning"] = returning
         return Settle(handle, Outcome.SUCCESS, changes, then)
     if isinstance(model, TaskStatusErrorSchema):
         changes["traceback"] = cut(model.traceback, config.max_traceback)

@@ -14,10 +14,10 @@ from qtasks.components.task_executor import ThreadStillRunning
 from qtasks.components.worker.outcome import (
     Ended,
     cancel_model,
-    check_result,
     error_model,
     release_settle,
     retry_settle,
+    stored_result,
     success_model,
     terminal_settle,
     traceback_of,
@@ -304,6 +304,7 @@ class Run:
         record, handle, app = self.slot.record, self.slot.handle, self.app
         task_func, task_broker = self._known()
         then: tuple[TaskRecord, ...] = ()
+        returning: Any = None
         try:
             task_broker, model = await app.pm.hook.worker_remove_finished_task(
                 worker=self.worker,
@@ -314,7 +315,7 @@ class Run:
             )
             model = await app.broker.remove_finished_task(task_broker, model)
             if isinstance(model, TaskStatusSuccessSchema):
-                check_result(model.returning, app.config)
+                returning = stored_result(model.returning, app.config)
                 then = await self._follow_ups(model)
         except (PluginError, EncodeError, PayloadTooLargeError) as error:
             # The unreplaced result must not be written: a plugin that encrypts may be the one that failed.
@@ -322,7 +323,7 @@ class Run:
             model = error_model(record, f"{type(error).__name__}: {error}", app.clock(), failed=False)
             dead, then = True, ()
         dead = dead and isinstance(model, TaskStatusErrorSchema)
-        settle = terminal_settle(handle, record, model, app.config, dead=dead, then=then)
+        settle = terminal_settle(handle, record, model, app.config, dead=dead, returning=returning, then=then)
         hit("worker.before_settle")
         return Ended(settle, task_func, task_broker, model)
 
