@@ -8,9 +8,6 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from qtasks.errors import EncodeError
 
-_SHOWN = 200
-
-
 class Encoded(bytes):
     """A value that is JSON already. `encode` passes it on, so whoever had to encode a value (to measure
     it, say) can hand the result to a store instead of having it encoded twice.
@@ -47,18 +44,9 @@ def decode(data: bytes | str) -> Any:
 
 def _explain(value: Any, error: Exception) -> str:
     path, culprit = _culprit(value)
-    shown = _shorten(culprit)
     where = f" at {path}" if path else ""
-    return f"{type(culprit).__name__}{where} cannot be written as JSON ({error}): {shown}"
-
-
-def _shorten(value: Any) -> str:
-    try:
-        shown = repr(value)
-    except Exception as error:
-        # A broken __repr__ must not hide which value could not be written.
-        return f"<no repr: {type(error).__name__}>"
-    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
+    # The value itself is not shown: this text is logged and stored, and the value may be a secret.
+    return f"{type(culprit).__name__}{where} cannot be written as JSON: {error}"
 
 
 def _culprit(value: Any, path: str = "", depth: int = 0) -> tuple[str, Any]:
