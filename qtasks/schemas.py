@@ -18,6 +18,8 @@ from pydantic import ConfigDict, Field
 
 if TYPE_CHECKING:
     from qtasks.app import QueueTasks
+else:
+    QueueTasks = Any  # pydantic resolves the annotations of Task, where this is only a private back reference
 
 PRIORITY_MIN, PRIORITY_MAX = -128, 127
 
@@ -335,7 +337,7 @@ class Task:
     To change a field in a plugin, return `dataclasses.replace(task, field=value)`.
     """
 
-    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
+    __pydantic_config__ = ConfigDict(revalidate_instances="always")
 
     uuid: UUID
     task_name: str
