@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
@@ -171,13 +171,13 @@ class QueueTasks(Declares):
     ) -> None:
         await self.close()
 
-    async def serve(self, *, until_idle: bool = False) -> None:
+    def serve(self, *, until_idle: bool = False) -> Coroutine[Any, Any, None]:
         """Runs the worker on the present event loop until `stop()`; starts and stops what is not running.
 
         Parameters:
             until_idle: return when nothing is ready, delayed or running in the worker's queues.
         """
-        await self.starter.serve(until_idle=until_idle)
+        return self.starter.serve(until_idle=until_idle)
 
     def run_forever(self, *, until_idle: bool = False) -> None:
         """Runs the worker in the foreground until SIGTERM or SIGINT, on uvloop where it is installed.

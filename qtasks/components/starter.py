@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 from qtasks.components.base import Component
@@ -101,18 +101,26 @@ class Starter(Component):
         if self._stop is not None:
             self._stop.set()
 
-    async def serve(self, *, until_idle: bool = False) -> None:
-        """Runs the worker until a stop is requested, or nothing is left to do; see `QueueTasks.serve`."""
-        own = not self._started
-        if own:
-            await self.start()
-        app = self.app
+    def serve(self, *, until_idle: bool = False) -> Coroutine[Any, Any, None]:
+        """Runs the worker until a stop is requested, or nothing is left to do; see `QueueTasks.serve`.
+
+        A stop counts from this call on, also when the coroutine has not begun to run.
+        """
+        if self._stop is not None:
+            raise NotStartedError(f"the worker of application {self.app_name!r} is running already")
         self._stop = asyncio.Event()
+        return self._serve(self._stop, until_idle)
+
+    async def _serve(self, stop: asyncio.Event, until_idle: bool) -> None:
+        own = not self._started
+        app = self.app
         worker = app.worker
         try:
+            if own:
+                await self.start()
             await worker.start()
             listening = asyncio.create_task(app.broker.listen(worker), name="qtasks-listen")
-            ends = [listening, asyncio.ensure_future(self._stop.wait()), worker.failure]
+            ends = [listening, asyncio.ensure_future(stop.wait()), worker.failure]
             if until_idle:
                 ends.append(asyncio.create_task(worker.idle(), name="qtasks-idle"))
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,24 @@ import pytest
 
 from qtasks.app import QueueTasks
 from qtasks.config import QueueConfig
+from tests.support.redis_server import RedisServer
 
 MakeApp = Callable[..., QueueTasks]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A server for all tests; each takes a database of its own."""
+    with RedisServer(appendonly="yes", maxmemory_policy="noeviction") as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store."""
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        return server.url()
     return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'queue.db'}"
 
 
