@@ -81,9 +81,13 @@ def declared() -> Iterator[tuple[ModuleType, Callable[..., Any]]]:
 
 
 def source() -> str:
-    """The whole file, formatted."""
+    """The whole file, before it is formatted."""
     methods = "".join(map(_method, (function for _, function in declared())))
-    text = HEAD.format(imports=_imports(methods)) + methods
+    return HEAD.format(imports=_imports(methods)) + methods
+
+
+def formatted(text: str) -> str:
+    """The text as ruff formats it."""
     command = [sys.executable, "-m", "ruff", "format", "--quiet", "--stdin-filename", str(TARGET), "-"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)  # noqa: S603
     return done.stdout
@@ -135,4 +139,4 @@ def _words(text: str) -> set[str]:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(source(), encoding="utf-8")
+    TARGET.write_text(formatted(source()), encoding="utf-8")

@@ -211,6 +211,8 @@ def verdict(impl: Implementation, run: Run | None, error: BaseException) -> Exce
     Raises:
         BaseException: what is no Exception goes on as it is.
     """
+    if isinstance(error, GeneratorExit):
+        raise error  # the chain is being closed: nothing of it may run on, whatever else is due
     guard: Guard | None = None if run is None else run[GUARD]
     if guard is not None and guard.fired:
         if guard.take_back():
