@@ -38,10 +38,10 @@ def names(value: str | Iterable[str], where: str) -> frozenset[str]:
     Raises:
         TypeError: these are no names.
     """
-    found = frozenset([value] if isinstance(value, str) else value)
+    found: frozenset[object] = frozenset([value] if isinstance(value, str) else value)
     if not all(isinstance(name, str) and name for name in found):
         raise TypeError(f"{where} takes the names of plugins, not {value!r}")
-    return found
+    return cast(frozenset[str], found)
 
 
 @overload

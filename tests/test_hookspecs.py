@@ -104,9 +104,8 @@ def test_control_flow_is_allowed_in_replacements_before_the_run_only() -> None:
         "task_executor_args_replace",
     }
     assert allowed == producers | worker
-    assert {
-        name for name, function in SPECS.items() if (it := trigger_of(function)) and it.defers
-    } == producers
+    defers = {name for name, function in SPECS.items() if (it := trigger_of(function)) and it.defers}
+    assert defers == producers
 
 
 def test_work_goes_on_at_stops_and_after_the_fact() -> None:

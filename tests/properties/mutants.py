@@ -210,7 +210,7 @@ MUTANTS = (
         MODEL,
         "        if not self.trigger.signal:\n            return False",
         "        return False",
-        "rule_09",
+        "rule_09_signals_raise",
     ),
     Mutant(
         "replacements isolate",
@@ -225,7 +225,7 @@ MUTANTS = (
         MODEL,
         'self.on_error != "raise" or self.trigger.must_go_on',
         'self.on_error != "raise"',
-        "rule_09",
+        "rule_09_signals_raise",
     ),
     Mutant("failures are not counted", CORE, "impl.trigger.name] += 1", "impl.trigger.name] += 0", "rule_09"),
     Mutant(

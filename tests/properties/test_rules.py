@@ -132,6 +132,11 @@ def test_rule_09_signals_isolate_and_replacements_raise(lab: Lab, case: Case) ->
     holds(lab, case)
 
 
+@rule(cases(what="error", triggers=SIGNALS, on_error=True, most=3))
+def test_rule_09_signals_raise_only_where_they_may(lab: Lab, case: Case) -> None:
+    holds(lab, case)
+
+
 @rule(
     st.lists(
         st.tuples(st.sampled_from(["quick", "waits", "hangs", "stubborn", "blind", "lazy"]), st.booleans()),
