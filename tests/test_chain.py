@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from typing import Any
@@ -206,7 +205,7 @@ async def test_what_a_plugin_starts_in_the_background_is_not_nested_for_ever() -
     assert running.get() is None
 
 
-async def test_a_chain_that_fails_leaves_no_garbage_and_no_context() -> None:
+async def test_a_chain_that_fails_leaves_no_context() -> None:
     class Broken:
         @hookimpl
         async def global_config_get(self) -> None:
@@ -238,7 +237,6 @@ async def test_a_chain_that_is_closed_while_it_waits_closes_its_plugins() -> Non
     fired.send(None)
     fired.close()
     assert closed == [True]
-    gc.collect()
 
 
 async def test_a_traceback_shows_the_lines_of_the_chain() -> None:

@@ -348,7 +348,7 @@ MUTANTS = (
         "rule_13_nesting",
     ),
     Mutant(
-        "a run that ended still counts as nesting",
+        "a run is never left, so every later one nests in it",
         COMPILER,
         '        yield "_run_is(_parent)"\n        yield "_run[0] = 0; _run[1] = None"\n        yield f"return',
         '        yield f"return',
