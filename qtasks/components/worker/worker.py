@@ -77,6 +77,17 @@ class Worker(Component):
         """The queues it serves, in this order."""
         return self._queues or self.config.queues
 
+    def configure(self, *, concurrency: int | None = None, queues: Sequence[str] | None = None) -> None:
+        """Says what a worker that is not running shall do: what the command line was told, say.
+
+        Parameters:
+            concurrency, queues: as for the constructor; `None` leaves it as it is.
+        """
+        if self.running:
+            raise RuntimeError("the worker is running: configure it before")
+        self._concurrency = concurrency or self._concurrency
+        self._queues = tuple(queues) if queues else self._queues
+
     # --- Lifecycle --------------------------------------------------------------------------
 
     async def start(self) -> None:
