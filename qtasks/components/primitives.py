@@ -238,6 +238,9 @@ class Capabilities:
         notifications: a waiting client or worker is told, without polling.
         streams: the items of a generator can be read while it runs.
         transactional_enqueue: tasks can be added in the caller's own transaction.
+        virtual_clock: every time that it writes or compares comes from its attribute `clock`, also in its
+            lease keeper, so that tests may move it. Where the store has a clock of its own (a server's),
+            leave it False: the conformance kit then works with short real times and polls for the event.
     """
 
     durable: bool = False
@@ -247,3 +250,4 @@ class Capabilities:
     notifications: bool = False
     streams: bool = False
     transactional_enqueue: bool = False
+    virtual_clock: bool = False

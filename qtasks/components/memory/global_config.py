@@ -18,7 +18,7 @@ class MemoryGlobalConfig(GlobalConfig):
         space: shared with a broker and a storage; a space of its own if `None`.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities()
+    capabilities: ClassVar[Capabilities] = Capabilities(virtual_clock=True)
 
     def __init__(self, space: MemorySpace | None = None) -> None:
         super().__init__()

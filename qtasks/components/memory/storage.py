@@ -33,7 +33,7 @@ class MemoryStorage(Storage):
         space: shared with a broker and a global config; a space of its own if `None`.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(notifications=True, streams=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(notifications=True, streams=True, virtual_clock=True)
 
     def __init__(self, space: MemorySpace | None = None) -> None:
         super().__init__()

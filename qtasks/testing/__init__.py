@@ -1,0 +1,30 @@
+"""The conformance kit: what a broker, a storage and a global config must hold, as test suites to subclass.
+
+It needs pytest and pytest-asyncio (`pip install qtasks[test]`); qtasks itself does not import it.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(f"qtasks.testing.{name}" for name in ("lifecycle", "broker", "storage", "global_config", "pairing"))
+)
+
+from qtasks.testing.bench import Bench, KitFailure, VirtualClock  # noqa: E402 - after the line above
+from qtasks.testing.broker import BrokerSuite  # noqa: E402
+from qtasks.testing.checks import KIT_VERSION, Check, Suite, check, run_check  # noqa: E402
+from qtasks.testing.recorder import Fired, Recorder, recorder  # noqa: E402
+
+__all__ = [
+    "KIT_VERSION",
+    "Bench",
+    "BrokerSuite",
+    "Check",
+    "Fired",
+    "KitFailure",
+    "Recorder",
+    "Suite",
+    "VirtualClock",
+    "check",
+    "recorder",
+    "run_check",
+]

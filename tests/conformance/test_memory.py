@@ -1,0 +1,16 @@
+"""The memory backend passes the conformance kit."""
+
+from __future__ import annotations
+
+import pytest
+
+from qtasks.components.memory import MemoryBroker, MemorySpace
+from qtasks.testing import BrokerSuite
+
+
+class TestMemoryBroker(BrokerSuite):
+    kit_version = 1
+
+    @pytest.fixture
+    def make_component(self):
+        return lambda like=None: MemoryBroker(like.space if like else MemorySpace())
