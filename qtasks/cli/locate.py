@@ -1,0 +1,83 @@
+"""Finds the application that a command is about."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+import traceback
+from pathlib import Path
+
+from qtasks.app import QueueTasks
+from qtasks.cli.exits import Code, CommandError
+
+VARIABLE = "QTASKS_APP"
+WAYS = (
+    "name it in one of three ways:\n"
+    "  qtasks -A module:app …\n"
+    "  QTASKS_APP=module:app in the environment\n"
+    '  [tool.qtasks] app = "module:app" in pyproject.toml in the current folder'
+)
+
+
+def spec_of(given: str | None) -> str:
+    """What names the application: `-A`, else `QTASKS_APP`, else pyproject.toml of the current folder.
+
+    Raises:
+        CommandError: nothing does.
+    """
+    spec = given or os.environ.get(VARIABLE) or _from_pyproject()
+    if not spec:
+        raise CommandError(f"no application is named; {WAYS}", Code.USAGE)
+    return spec
+
+
+def load(spec: str) -> QueueTasks:
+    """Imports the application, with the current folder first on the path.
+
+    Parameters:
+        spec: `module:attribute`; the attribute may be dotted, and `module` alone means `module:app`.
+
+    Raises:
+        CommandError: it cannot be imported, or is none.
+    """
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module_name, _, attribute = spec.partition(":")
+    try:
+        found: object = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise CommandError(f"cannot import {module_name!r} for -A {spec}: {_where(error)}", Code.USAGE) from error
+    for part in (attribute or "app").split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise CommandError(f"{module_name!r} has no {attribute or 'app'!r}; {WAYS}", Code.USAGE) from None
+    if not isinstance(found, QueueTasks):
+        raise CommandError(f"{spec} is a {type(found).__name__}, not a QueueTasks; {WAYS}", Code.USAGE)
+    return found
+
+
+def _from_pyproject() -> str | None:
+    try:
+        text = Path("pyproject.toml").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        settings = tomllib.loads(text).get("tool", {}).get("qtasks", {})
+    except tomllib.TOMLDecodeError as error:
+        raise CommandError(f"pyproject.toml cannot be read: {error}", Code.USAGE) from error
+    app = settings.get("app")
+    if app is not None and not isinstance(app, str):
+        raise CommandError('pyproject.toml: [tool.qtasks] app must be text like "module:app"', Code.USAGE)
+    return app
+
+
+def _where(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    if isinstance(error, ModuleNotFoundError) and frames and "importlib" in frames[-1].filename:
+        place = ""
+    return f"{type(error).__name__}: {error}{place}"

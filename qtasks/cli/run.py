@@ -1,0 +1,93 @@
+"""`qtasks run`: a worker in the foreground, or a parent of several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import Annotated
+
+import typer
+
+from qtasks.app import QueueTasks
+from qtasks.cli import logs
+from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes
+from qtasks.cli.locate import load
+from qtasks.cli.processes import PARENT, Family
+from qtasks.cli.session import session
+from qtasks.registry import check_name
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def add_to(cli: typer.Typer) -> None:
+    """Adds this command."""
+    cli.command()(run)
+
+
+def run(
+    context: typer.Context,
+    queues: Annotated[str | None, typer.Option(metavar="A,B", help="The queues it serves, in this order.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks at the same time.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Worker processes; a lost one is replaced.")] = 1,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when there is nothing left to do.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Start again when a .py file here changes.")] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("-p", metavar="NAME | no:NAME", help="Load an installed plugin, or keep one out."),
+    ] = None,
+    log_level: Annotated[str, typer.Option(metavar="LEVEL", help=", ".join(LEVELS) + ".")] = "info",
+) -> None:
+    """Run the worker until SIGTERM or SIGINT; what runs may finish. A second signal ends it at once.
+
+    Exit code 0 after a graceful end.
+    """
+    with errors_as_exit_codes(session(context).traceback):
+        if log_level.lower() not in LEVELS:
+            raise CommandError(f"--log-level is one of {', '.join(LEVELS)}, not {log_level!r}", Code.USAGE)
+        names = [check_name(name.strip(), "queue name") for name in queues.split(",")] if queues else None
+        logs.set_up(log_level)
+        spec = session(context).spec
+        if processes > 1 or reload:
+            if not reload:
+                load(spec)  # a mistake is told once, here
+            raise typer.Exit(Family(_command(), processes, reload=reload).run())
+        app = load(spec)
+        _choose_plugins(app, plugin or [])
+        app.worker.configure(queues=names, concurrency=concurrency)
+        _follow_parent()
+        app.run_forever(until_idle=until_idle)
+
+
+def _choose_plugins(app: QueueTasks, chosen: list[str]) -> None:
+    for name in chosen:
+        if name.startswith("no:"):
+            app.pm.block(name.removeprefix("no:"))
+        elif not app.pm.has(name):
+            app.pm.load_installed([name], strict=True)
+
+
+def _command() -> list[str]:
+    """This very command, for one process."""
+    kept: list[str] = []
+    args = iter(sys.argv[1:])
+    for arg in args:
+        if arg == "--processes":
+            next(args, None)
+        elif arg != "--reload" and not arg.startswith("--processes="):
+            kept.append(arg)
+    return [sys.executable, "-m", "qtasks", *kept]
+
+
+def _follow_parent() -> None:
+    """In a child of `--processes`: stops when the parent is gone, however it went."""
+    if os.environ.pop(PARENT, None) is None:
+        return
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="qtasks-parent", daemon=True).start()

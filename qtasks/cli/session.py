@@ -1,0 +1,102 @@
+"""What all commands share: the application, errors, and how results are shown."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from qtasks.app import QueueTasks
+from qtasks.cli.exits import CommandError, clean, errors_as_exit_codes
+from qtasks.cli.locate import load, spec_of
+from qtasks.codec import encode
+from qtasks.schemas import Task
+
+T = TypeVar("T")
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+
+
+class Session:
+    """One call of the command line.
+
+    Parameters:
+        given: what `-A` said.
+        traceback: whether errors are shown with their tracebacks.
+    """
+
+    def __init__(self, given: str | None, traceback: bool) -> None:
+        self._given = given
+        self.traceback = traceback
+
+    @property
+    def spec(self) -> str:
+        """What names the application."""
+        return spec_of(self._given)
+
+    def app(self) -> QueueTasks:
+        """The application."""
+        return load(self.spec)
+
+    def app_or_none(self) -> QueueTasks | None:
+        """The application, `None` where none is named."""
+        try:
+            spec = self.spec
+        except CommandError:
+            return None
+        return load(spec)
+
+    def ask(self, question: Callable[[QueueTasks], Awaitable[T]]) -> T:
+        """Opens the application, asks it something, closes it; errors become exit codes."""
+        with errors_as_exit_codes(self.traceback):
+            app = self.app()
+            return asyncio.run(_asked(app, question))
+
+
+async def _asked(app: QueueTasks, question: Callable[[QueueTasks], Awaitable[T]]) -> T:
+    async with app:
+        return await question(app)
+
+
+def session(context: typer.Context) -> Session:
+    """The session of a command."""
+    found = context.find_object(Session)
+    assert found is not None
+    return found
+
+
+def show_json(value: Any) -> None:
+    """Writes a value to stdout as one line of JSON."""
+    sys.stdout.write(encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def task_dict(task: Task) -> dict[str, Any]:
+    """A task as plain data."""
+    bare = {name: value for name, value in _fields(task).items() if not name.startswith("_")}
+    return {**bare, "uuid": str(task.uuid)}
+
+
+def _fields(task: Task) -> dict[str, Any]:
+    return {name: getattr(task, name) for name in Task.__slots__ if name != "_app"}
+
+
+def show_rows(title: str, columns: list[str], rows: list[list[object]]) -> None:
+    """Writes a table to stdout."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    Console().print(table)
+
+
+def _cell(value: object) -> Any:
+    from rich.text import Text
+
+    return Text(clean("" if value is None else str(value)))
