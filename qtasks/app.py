@@ -19,6 +19,7 @@ from qtasks.components.primitives import CancelVerdict, Page
 from qtasks.components.starter import Starter
 from qtasks.components.stats import Stats
 from qtasks.components.storage import Storage
+from qtasks.components.streams import read_stream
 from qtasks.components.task_executor import TaskExecutor
 from qtasks.components.worker import Worker
 from qtasks.config import QueueConfig
@@ -281,6 +282,10 @@ class QueueTasks(Declares):
         if record is None:
             raise ResultTimeoutError(f"task {uuid} did not finish within {timeout} s; it goes on")
         return await self._seen(record)
+
+    def stream(self, uuid: UUID, start: int = 0) -> AsyncIterator[Any]:
+        """The items of a generator task as they come; see `Task.stream`."""
+        return read_stream(self, uuid, start)
 
     async def ended(self, uuid: UUID) -> bool:
         """Whether a task has finished.

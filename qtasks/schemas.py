@@ -389,9 +389,7 @@ class Task:
             TaskNotFoundError: there is no such task any more.
             CapabilityError: the storage has no streams.
         """
-        from qtasks.components.streams import read_stream
-
-        return read_stream(self._bound(), self.uuid, start)
+        return self._bound().stream(self.uuid, start)
 
     async def cancel(self) -> bool:
         """Cancels the task: at once while it waits, soon while it runs.
