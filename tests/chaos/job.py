@@ -138,8 +138,10 @@ def declare(app: QueueTasks) -> None:
 
     @app.task(name="blocking", echo=True)
     async def blocking(context: TaskContext, seconds: float) -> str:
+        runs = DIR / "runs"
+        first = not runs.exists() or str(context.uuid) not in runs.read_text()
         result = begin(context)
-        until = time.monotonic() + seconds
+        until = time.monotonic() + (seconds if first else 0)
         while time.monotonic() < until:
             pass
         note("runs", context.uuid, "end", os.getpid(), time.time())
