@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -14,8 +15,10 @@ from qtasks.chain import PluginCall
 
 ABSENT: Final = "(absent)"
 """Stands in a change for a value that was not there before, or is not there any more."""
-LONGEST: Final = 100
+LONGEST: Final = 200
 """Characters of a value that are kept; arguments may be large."""
+SHOWN: Final = 40
+"""Characters of a value in the tree."""
 
 Redact = Callable[[str, str], bool]
 """(trigger, path) -> whether the value at this path is kept out of the trace."""
@@ -39,6 +42,7 @@ class TraceCall:
         seconds: how long it took.
         error: what it raised; `None` if it did not.
         wrapper: whether it ran around the chain.
+        signal: whether there was nothing that it could replace.
     """
 
     trigger: str
@@ -47,6 +51,7 @@ class TraceCall:
     seconds: float = 0.0
     error: str | None = None
     wrapper: bool = False
+    signal: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data (JSON)."""
@@ -96,6 +101,7 @@ class TraceRecorder:
         return TraceCall(
             trigger=call.trigger, plugin=call.plugin, changes=tuple(changes), seconds=call.seconds,
             error=None if call.error is None else f"{type(call.error).__name__}: {call.error}", wrapper=call.wrapper,
+            signal=not call.before,
         )  # fmt: skip
 
     def calls(self, uuid: UUID) -> list[TraceCall]:
@@ -141,8 +147,13 @@ def _parts(before: Any, after: Any) -> list[tuple[str, Any, Any]] | None:
 
 
 def _shown(value: Any) -> str:
-    text = ABSENT if value is ABSENT else repr(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return _cut(ABSENT if value is ABSENT else repr(value), LONGEST)
+
+
+def _cut(text: str, longest: int = SHOWN) -> str:
+    """The text, shortened in its middle."""
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
 
 
 # --- The tree -------------------------------------------------------------------------------------
@@ -157,18 +168,13 @@ def render_tree(title: str, calls: Iterable[TraceCall], *, idle: bool = True) ->
         idle: show triggers that no plugin implements, too.
     """
     tree = Tree(Text(title, style="bold"))
-    trigger: str | None = None
-    branch = tree
-    for call in calls:
-        if not call.plugin:
-            trigger = None
-            if idle:
-                tree.add(Text(f"{call.trigger}  (no plugin)", style="dim"))
-            continue
-        if call.trigger != trigger:
-            trigger = call.trigger
-            branch = tree.add(Text(call.trigger, style="cyan"))
-        _add_call(branch, call)
+    for trigger, together in groupby(calls, key=lambda call: call.trigger if call.plugin else None):
+        if trigger is not None:
+            branch = tree.add(Text(trigger, style="cyan"))
+            for call in together:
+                _add_call(branch, call)
+        elif idle:
+            tree.add(Text(f"(no plugin) {', '.join(call.trigger for call in together)}", style="dim"))
     return tree
 
 
@@ -177,12 +183,12 @@ def _add_call(branch: Tree, call: TraceCall) -> None:
     if call.wrapper:
         line.append(" (wrapper)", style="dim")
     if not call.changes and call.error is None:
-        line.append("  changed nothing", style="dim")
+        line.append("  listened" if call.signal else "  changed nothing", style="dim")
     line.append(f"  {call.seconds * 1000:.2f} ms", style="dim")
     node = branch.add(line)
     for change in call.changes:
         node.add(
-            Text.assemble(change.path, ": ", (change.before, "red"), " → ", (change.after, "green"))
+            Text.assemble(change.path, ": ", (_cut(change.before), "red"), " → ", (_cut(change.after), "green"))
         )
     if call.error is not None:
         node.add(Text(f"raised {call.error}", style="red"))

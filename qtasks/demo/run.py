@@ -217,20 +217,16 @@ class DemoRun:
     async def _outcome(self, plan: Plan) -> Outcome:
         if plan.done < len(plan.files):
             self._view.start(len(plan.files), plan.done)
-        running_here = plan.traced not in self._finished
+        running_here = plan.traced is not None and plan.traced not in self._finished
         await self._add(plan)
-        for file in plan.files:
-            if file.uuid not in self._finished:
-                await app.wait_result(file.uuid)
-        tasks = [await self._read(file.uuid) for file in plan.files if file.uuid != plan.traced]
+        tasks = [await app.wait_result(file.uuid) for file in plan.files if file.uuid != plan.traced]
         if running_here:
             await self._until_announced()
         if plan.traced is not None:
-            traced = await self._read(plan.traced)
-            tasks.append(traced)
+            tasks.append(await app.wait_result(plan.traced))
         failed = sum(task.status is not TaskStatusEnum.SUCCESS for task in tasks)
         kinds = await self._summarise(summary_uuid(plan.files, failed))
-        return Outcome(tasks, kinds, traced if plan.traced is not None else None, self._trace(plan))
+        return Outcome(tasks, kinds, tasks[-1] if plan.traced is not None else None, self._trace(plan))
 
     async def _add(self, plan: Plan) -> None:
         """Adds what is missing. The uuids are fixed, so adding a task twice does no harm."""
@@ -269,9 +265,6 @@ class DemoRun:
                 await self._announced.wait()
         except TimeoutError:
             pass  # another process ran it
-
-    async def _read(self, uuid: UUID) -> Task:
-        return await app.wait_result(uuid)
 
     async def _summarise(self, uuid: UUID) -> list[dict[str, Any]]:
         stale = [task.uuid async for task in self._stored(SUMMARISE) if task.finished and task.uuid != uuid]

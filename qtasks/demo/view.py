@@ -136,7 +136,7 @@ class View:
             "The life of one task: every trigger that fired, and which plugin changed which value from what to what"
         )
         title = f"{task.task_name} {_printable(str(task.args[0]))}  {task.uuid}"
-        self._console.print(render_tree(title, outcome.trace), highlight=False, soft_wrap=True)
+        self._console.print(render_tree(title, outcome.trace), highlight=False)
 
     def _next(self, traced: Task | None) -> None:
         uuid = traced.uuid if traced is not None else "UUID"
