@@ -292,16 +292,17 @@ class Engine:
     async def _poll(self) -> None:
         """Looks for changes by other processes: every millisecond after one and while somebody waits, then less."""
         pause = POLL_FIRST
+        changed = self._changed
         while True:
-            changed = self._changed
             await asyncio.wait([changed], timeout=pause)
             try:
-                if changed.done():
-                    pause = POLL_FIRST
-                    await self._tell_settled()
-                elif (version := await self._data_version()) != self._version:
-                    self._version, pause = version, POLL_FIRST
+                if not changed.done() and (version := await self._data_version()) != self._version:
+                    self._version = version
                     self.notify()
+                if changed.done():
+                    # Taken before looking, so that what changes meanwhile is looked at next.
+                    changed, pause = self._changed, POLL_FIRST
+                    await self._tell_settled()
                 else:
                     pause = min(pause * 1.2, POLL_LONGEST)
             except (sqlite3.Error, ValueError, BackendError):
