@@ -40,11 +40,13 @@ def flavours() -> list[str]:
 
 
 def free_port() -> int:
-    """A port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that was free just now; nodes of a cluster need the one 10,000 above it too."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port <= 55_535:
+            return port
 
 
 class RedisServer:

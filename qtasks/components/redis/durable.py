@@ -28,7 +28,7 @@ class DurableLane:
     def __init__(self, mux: Multiplexer, durability: Literal["fsync", "replica"], timeout: float) -> None:
         self._mux = mux
         self._durability = durability
-        limit = b"%d" % max(1, int(timeout * 900))  # milliseconds; shorter than the connection's own limit
+        limit = b"%d" % max(1, int(timeout * 1000))
         self._wait = pack(
             [b"WAITAOF", b"1", b"0", limit] if durability == "fsync" else [b"WAIT", b"1", limit]
         )

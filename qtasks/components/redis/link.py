@@ -98,7 +98,8 @@ class RedisLink:
                 _log.warning("%s", message)
             await self._check_schema()
             if config.durability != "none":
-                lane = Multiplexer(self._connection, self.target.timeout)
+                # The wait itself takes up to the timeout; servers end it with some delay.
+                lane = Multiplexer(self._connection, self.target.timeout + 2.0)
                 self._lane = DurableLane(lane, config.durability, self.target.timeout)
                 await self._lane.open()
         except BaseException as error:

@@ -31,6 +31,7 @@ from qtasks.components.redis.records import apply_token, decode_finished, decode
 from qtasks.components.redis.target import Target
 from qtasks.components.redis.wire import added, chunks, number, queues_of, settled
 from qtasks.components.storage import Storage
+from qtasks.errors import TransientError
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 
 _START = struct.Struct(">16sdI")
@@ -47,6 +48,8 @@ _CANCELLED = {
     ord("c"): CancelVerdict.CANCELLED, ord("r"): CancelVerdict.REQUESTED,
     ord("t"): CancelVerdict.TERMINAL, ord("m"): CancelVerdict.MISSING,
 }  # fmt: skip
+_DEAF = 0.5
+"""Seconds between its looks while notifications are interrupted."""
 _LOOK_AGAIN = 20.0
 """Seconds after which a waiting client reads for itself, should it not have been told."""
 
@@ -201,6 +204,7 @@ class RedisStorage(Storage):
         deadline = None if timeout is None else loop.time() + timeout
         notifier = self.link.notifier
         key = uuid.bytes
+        seen = False
         while True:
             left = _LOOK_AGAIN if deadline is None else deadline - loop.time()
             try:
@@ -209,14 +213,21 @@ class RedisStorage(Storage):
                 raise backend_error(error, self.link.target.masked) from error
             told = notifier.register(key)
             try:
-                record = await self._look(uuid, notifier.channel if hears and left > 0 else b"")
+                try:
+                    record = await self._look(uuid, notifier.channel if hears and left > 0 else b"")
+                except TransientError:
+                    # Who waits already waits on through a restart of the server.
+                    if not seen:
+                        raise
+                    record, hears = None, False
+                seen = True
                 if record is not None:
                     return record
                 left = _LOOK_AGAIN if deadline is None else deadline - loop.time()
                 if left <= 0:
                     return None
                 # Not heard means read again: soon while notifications are interrupted.
-                await asyncio.wait((told,), timeout=min(left, _LOOK_AGAIN if hears else 1.0))
+                await asyncio.wait((told,), timeout=min(left, _LOOK_AGAIN if hears else _DEAF))
                 if told.done() and (value := told.result()) is not None:
                     return decode_finished(uuid, value)
             finally:

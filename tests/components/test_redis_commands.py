@@ -1,0 +1,147 @@
+"""What the Redis backend costs the server, by the server's own count."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from qtasks.schemas import TaskStatusEnum
+from tests.support.redis_pair import QUEUE, opened, record, success
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture(scope="module")
+def server():
+    with RedisServer(appendonly="yes", appendfsync="no") as started:
+        yield started
+
+
+def calls(server: RedisServer) -> dict[str, int]:
+    """Commands that clients sent, by name. What a script does inside counts as its own script."""
+    with server.client() as client:
+        found = client.info("commandstats")
+    return {name.removeprefix("cmdstat_"): stats["calls"] for name, stats in found.items()}
+
+
+def sent(before: dict[str, int], after: dict[str, int], *names: str) -> int:
+    """How many of these commands came in between."""
+    return sum(after.get(name, 0) - before.get(name, 0) for name in names)
+
+
+async def test_round_trips_per_task(server):
+    """One per enqueue, claimed batch and settled batch: of 1,000 tasks in batches of 100, 30 in all."""
+    async with opened(server.url()) as (broker, _, _, _):
+        await broker.add_and_push([record()], None)
+        ((handle, _),) = await broker.claim_and_start(1, QUEUE, "me", 30.0)
+        await broker.settle_and_ack([success(handle)])
+        before = calls(server)
+        for _ in range(10):
+            await broker.add_and_push([record() for _ in range(100)], None)
+        done = 0
+        while done < 1000:
+            claimed = await broker.claim_and_start(100, QUEUE, "me", 30.0)
+            await broker.settle_and_ack([success(handle) for handle, _ in claimed])
+            done += len(claimed)
+        after = calls(server)
+    assert sent(before, after, "evalsha") == 30
+    assert sent(before, after, "eval", "script|load", "multi", "ping", "info") <= 1  # the INFO of this count
+
+
+async def test_an_idle_worker_and_an_idle_client_cost_nothing_between_events(server):
+    """Between two events an idle worker sends one command to rest (and one per deadline), a client none."""
+    async with opened(server.url()) as (broker, storage, _, link):
+        task = record(available_at=time.time() + 3600)
+        await broker.add_and_push([task], None)
+        waiting = asyncio.create_task(storage.wait_settled(task.uuid, 60.0))
+        while not await _registered(server, f"/{link.target.db}", task):
+            await asyncio.sleep(0.005)
+        assert await broker.claim_and_start(1, QUEUE, "me", 30.0) == []
+        before = calls(server)
+        began = time.monotonic()
+        for _ in range(3):
+            await broker.wait_for_work(QUEUE, 0.5)
+            assert await broker.claim_and_start(1, QUEUE, "me", 30.0) == []
+        seconds = time.monotonic() - began
+        after = calls(server)
+        assert seconds >= 1.5, "it was told of work that is not there"
+        assert sent(before, after, "evalsha") <= 3
+        assert sent(before, after, "evalsha") / seconds <= 2
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_an_idle_worker_is_told_of_work(server):
+    url = server.url()
+    async with opened(url) as (broker, _, _, _), opened(url) as (client, _, _, _):
+        await broker.link.notifier.ensure(5.0)
+        assert await broker.claim_and_start(1, QUEUE, "me", 30.0) == []
+        for _ in range(3):
+            resting = asyncio.create_task(broker.wait_for_work(QUEUE, 30.0))
+            began = time.monotonic()
+            await client.add_and_push([record()], None)
+            await asyncio.wait_for(resting, 10.0)
+            assert time.monotonic() - began < 5
+            assert len(await broker.claim_and_start(1, QUEUE, "me", 30.0)) == 1
+            assert await broker.claim_and_start(1, QUEUE, "me", 30.0) == []
+
+
+async def test_a_waiting_client_is_told_of_the_result(server):
+    url = server.url()
+    async with opened(url) as (broker, _, _, _), opened(url) as (client, storage, _, _):
+        task = record()
+        await client.add_and_push([task], None)
+        waiting = [asyncio.create_task(storage.wait_settled(task.uuid, 30.0)) for _ in range(3)]
+        await storage.link.notifier.ensure(5.0)
+        while not await _registered(server, url, task):
+            await asyncio.sleep(0.005)
+        ((handle, _),) = await broker.claim_and_start(1, QUEUE, "me", 30.0)
+        before = calls(server)
+        await broker.settle_and_ack([success(handle, {"answer": 42})])
+        found = await asyncio.gather(*waiting)
+        after = calls(server)
+        assert [each.returning for each in found] == [{"answer": 42}] * 3
+        assert {each.status for each in found} == {TaskStatusEnum.SUCCESS}
+        assert sent(before, after, "evalsha") == 1, "the clients read nothing: the record was sent to them"
+        assert not await _registered(server, url, task)
+
+
+async def test_a_flush_ends_the_waiting(server):
+    async with opened(server.url()) as (broker, storage, _, link):
+        task = record()
+        await broker.add_and_push([task], None)
+        waiting = asyncio.create_task(storage.wait_settled(task.uuid, 30.0))
+        await link.notifier.ensure(5.0)
+        while not await _registered(server, f"/{link.target.db}", task):
+            await asyncio.sleep(0.005)
+        await storage.flush()
+        with pytest.raises(LookupError):
+            await asyncio.wait_for(waiting, 10.0)
+
+
+async def _registered(server: RedisServer, url: str, task) -> bool:
+    with server.client(db=int(url.rsplit("/", 1)[1])) as client:
+        return bool(client.hexists("qtasks:{app}:wait", task.uuid.bytes))
+
+
+async def test_flush_and_purge_leave_nothing_behind(server):
+    """Also what other apps have stays (I7)."""
+    url = server.url()
+    async with opened(url) as (broker, storage, config, link), opened(url, app="app2") as (other, _, _, _):
+        await other.add_and_push([record()], None)
+        tasks = [record(queue=f"q{n % 3}", unique_key=f"u{n}") for n in range(9)]
+        await broker.add_and_push(tasks, None)
+        claimed = await broker.claim_and_start(9, ("q0", "q1"), "me", 30.0)
+        assert await storage.append_items(claimed[0][0], 0, [1, 2, 3])
+        await broker.settle_and_ack([success(handle) for handle, _ in claimed])
+        assert await storage.purge(time.time() + 7200, 0) == 6
+        with server.client(db=link.target.db) as client:
+            assert client.hlen("qtasks:{app}:res") == client.hlen("qtasks:{app}:items") == 0
+            assert client.xlen("qtasks:{app}:ord") == client.hlen("qtasks:{app}:rec") == 3
+            await broker.flush()
+            await storage.flush()
+            await config.flush()
+            left = {key.decode() for key in client.keys("qtasks:{app}:*")}
+        assert left == {f"qtasks:{{app}}:{name}" for name in ("epoch", "seq", "meta")}
+        assert (await other.size())["default"].ready == 1

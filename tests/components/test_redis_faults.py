@@ -1,0 +1,428 @@
+"""The Redis backend while the server is killed, stalled, cut off, emptied of scripts, full, or damaged."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from uuid import uuid4
+
+import pytest
+
+from qtasks.components.primitives import (
+    Added,
+    Buried,
+    CancelVerdict,
+    DropVerdict,
+    HoldVerdict,
+    Nack,
+    Outcome,
+    PushItem,
+    Settle,
+    SettleVerdict,
+    Start,
+)
+from qtasks.errors import FatalError, InvalidNameError, TransientError
+from qtasks.schemas import TaskStatusEnum
+from tests.support.redis_pair import QUEUE, opened, record, success
+from tests.support.redis_server import RedisServer
+from tests.support.tcp_proxy import TcpProxy
+
+ACCEPTED, MINE, REJECTED = SettleVerdict.ACCEPTED, SettleVerdict.ALREADY_MINE, SettleVerdict.REJECTED
+
+
+@pytest.fixture(scope="module")
+def server():
+    with RedisServer(appendonly="yes", appendfsync="no") as started:
+        yield started
+
+
+@pytest.fixture
+def own_server():
+    with RedisServer(appendonly="yes", appendfsync="always") as started:
+        yield started
+
+
+def key(name: str, app: str = "app") -> str:
+    return f"qtasks:{{{app}}}:{name}"
+
+
+# --- The connection -------------------------------------------------------------------------------
+
+
+async def test_scripts_are_loaded_again_after_script_flush(server):
+    async with opened(server.url()) as (broker, storage, config, _):
+        keeper = broker.lease_keeper()
+        tasks = [record(), record()]
+        with server.client() as client:
+            client.script_flush()
+            assert [v.kind for v in await broker.add_and_push(tasks, None)] == [Added.ADDED] * 2
+            client.script_flush()
+            ((handle, _), _) = await broker.claim_and_start(2, QUEUE, "me", 30.0)
+            client.script_flush()
+            assert await asyncio.to_thread(keeper.extend, [handle], 60.0) == [HoldVerdict.HELD]
+            client.script_flush()
+            assert await broker.settle_and_ack([success(handle, 1)]) == [ACCEPTED]
+            client.script_flush()
+            assert (await storage.get_many([handle.uuid]))[0].returning == 1
+            assert await config.put("name", "key", 1) == 1
+        await asyncio.to_thread(keeper.close)
+
+
+async def test_a_cancelled_caller_does_not_shift_the_replies(server):
+    async with opened(server.url()) as (broker, storage, _, _):
+        tasks = [record(args=(n,)) for n in range(50)]
+        await broker.add_and_push(tasks, None)
+        reads = [asyncio.create_task(storage.get_many([task.uuid])) for task in tasks]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for read in reads[::3]:
+            read.cancel()
+        found = await asyncio.gather(*reads, return_exceptions=True)
+        for n, reply in enumerate(found):
+            if n % 3 == 0:
+                assert isinstance(reply, asyncio.CancelledError)
+            else:
+                assert reply[0].args == (n,)
+
+
+async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(own_server):
+    server = own_server
+    async with opened(server.url()) as (broker, storage, _, _):
+        acknowledged = [record() for _ in range(20)]
+        await broker.add_and_push(acknowledged, None)
+        claimed = await broker.claim_and_start(5, QUEUE, "me", 60.0)
+        keeper = broker.lease_keeper()
+        handles = [handle for handle, _ in claimed]
+        assert await asyncio.to_thread(keeper.extend, handles, 60.0) == [HoldVerdict.HELD] * 5
+        waiting = asyncio.create_task(storage.wait_settled(handles[0].uuid, 30.0))
+        with server.client(db=1) as client:
+            while not client.hexists(key("wait"), handles[0].uuid.bytes):
+                await asyncio.sleep(0.005)
+        server.kill()
+        with pytest.raises(TransientError):
+            await broker.add_and_push([record()], None)
+        with pytest.raises(TransientError):
+            await asyncio.to_thread(keeper.extend, handles, 60.0)
+        server.start()
+        assert await broker.contains_many([task.uuid for task in acknowledged]) == [True] * 20
+        assert await asyncio.to_thread(keeper.extend, handles, 60.0) == [HoldVerdict.HELD] * 5
+        assert await broker.settle_and_ack([success(handle) for handle in handles]) == [ACCEPTED] * 5
+        assert (await waiting).status is TaskStatusEnum.SUCCESS
+        assert len(await broker.claim_and_start(100, QUEUE, "me", 60.0)) == 15
+        await asyncio.to_thread(keeper.close)
+
+
+async def test_a_reply_that_is_lost_is_asked_for_again(server):
+    url = server.url()
+    async with TcpProxy(server.port) as proxy:
+        async with opened(url.replace(str(server.port), str(proxy.port))) as (broker, storage, _, _):
+            task, follower = record(), record()
+
+            async def lose(call):
+                proxy.swallowing = True
+                under_way = asyncio.create_task(call)
+                await proxy.swallowed.wait()
+                proxy.swallowing = False
+                proxy.cut()
+                with pytest.raises(TransientError):
+                    await under_way
+
+            await lose(broker.add_and_push([task], None))
+            assert [v.kind for v in await broker.add_and_push([task], None)] == [Added.SAME]
+            assert (await broker.size())["default"].ready == 1
+            ((handle, _),) = await broker.claim_and_start(5, QUEUE, "me", 30.0)
+            settle = success(handle, "once")
+            settle.then = (follower,)
+            never = handle._replace(uuid=uuid4())
+            assert await broker.settle_and_ack([success(never)]) == [REJECTED]  # the script is loaded
+            await lose(broker.settle_and_ack([settle]))
+            assert await broker.settle_and_ack([settle]) == [MINE]
+            assert (await storage.counts())["success"] == 1
+            assert (await broker.size())["default"].ready == 1
+            ((again, _),) = await broker.claim_and_start(5, QUEUE, "me", 30.0)
+            assert again.uuid == follower.uuid
+
+
+async def test_a_claim_whose_reply_is_lost_is_left_to_its_lease(server):
+    url = server.url()
+    async with TcpProxy(server.port) as proxy, opened(url) as (direct, _, _, _):
+        async with opened(url.replace(str(server.port), str(proxy.port))) as (broker, _, _, _):
+            await broker.add_and_push([record()], None)
+            proxy.swallowing = True
+            claim = asyncio.create_task(broker.claim_and_start(1, QUEUE, "me", 0.05))
+            await proxy.swallowed.wait()
+            proxy.swallowing = False
+            proxy.cut()
+            with pytest.raises(TransientError):
+                await claim
+        while not (report := await direct.sweep(10, 5)).restored:
+            await asyncio.sleep(0.01)
+        ((handle, _),) = await direct.claim_and_start(1, QUEUE, "other", 30.0)
+        assert handle.restored
+        assert [handle.uuid] == report.restored
+
+
+async def test_a_stalled_server_gets_every_command_once(own_server):
+    server = own_server
+    async with opened(server.url(query="?socket_timeout=0.2")) as (broker, _, _, _):
+        task = record()
+        await broker.add_and_push([record()], None)
+        server.pause()
+        try:
+            with pytest.raises(TransientError, match="no reply"):
+                await broker.add_and_push([task], None)
+        finally:
+            server.resume()
+        with server.client() as client:
+            while not client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0) >= 2:
+                await asyncio.sleep(0.01)
+        assert [v.kind for v in await broker.add_and_push([task], None)] == [Added.SAME]
+        assert (await broker.size())["default"].ready == 2
+
+
+# --- What the server answers -----------------------------------------------------------------------
+
+
+async def test_wrong_credentials_are_fatal_and_not_shown(server):
+    server.restrict()
+    url = server.url().replace("redis://", "redis://qtasks:wr0ng@")
+    with pytest.raises(FatalError) as caught:
+        async with opened(url):
+            pass
+    assert "wr0ng" not in str(caught.value)
+
+
+async def test_missing_rights_are_fatal(server):
+    server.restrict()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "poor", "on", ">pw", "~*", "&*", "-@all", "+select")
+    with pytest.raises(FatalError, match="docs/redis.md"):
+        async with opened(server.url().replace("redis://", "redis://poor:pw@")):
+            pass
+
+
+async def test_a_key_of_another_type_is_fatal(server):
+    url = server.url()
+    async with opened(url) as (broker, _, _, link):
+        with server.client(db=link.target.db) as client:
+            client.set(key("rec"), "something else")
+        with pytest.raises(FatalError, match="namespace"):
+            await broker.add_and_push([record()], None)
+
+
+async def test_nobody_there_is_transient():
+    with pytest.raises(TransientError):
+        async with opened("redis://127.0.0.1:1"):
+            pass
+
+
+async def test_a_full_server_still_gives_and_takes_what_it_has(own_server):
+    server = own_server
+    async with opened(server.url()) as (broker, storage, _, _):
+        tasks = [record(args=("x" * 1000,)) for _ in range(100)]
+        await broker.add_and_push(tasks, None)
+        with server.client() as client:
+            client.config_set("maxmemory", 1)
+        refused = record()
+        with pytest.raises(TransientError, match="OOM|maxmemory"):
+            await broker.add_and_push([refused], None)
+        claimed = await broker.claim_and_start(100, QUEUE, "me", 30.0)
+        assert len(claimed) == 100
+        assert await broker.settle_and_ack([success(handle) for handle, _ in claimed]) == [ACCEPTED] * 100
+        assert await broker.claim_and_start(1, QUEUE, "me", 30.0) == []
+        assert await storage.get_many([refused.uuid]) == [None]
+        with server.client() as client:
+            client.config_set("maxmemory", 0)
+
+
+async def test_a_replica_is_refused(server, own_server):
+    with own_server.client() as client:
+        client.replicaof("127.0.0.1", str(server.port))
+    with pytest.raises(FatalError, match="replica"):
+        async with opened(own_server.url()):
+            pass
+
+
+async def test_a_demoted_master_is_transient(server, own_server):
+    async with opened(own_server.url()) as (broker, _, _, _):
+        with own_server.client() as client:
+            client.replicaof("127.0.0.1", str(server.port))
+        with pytest.raises(TransientError):
+            await broker.add_and_push([record()], None)
+        with own_server.client() as client:
+            client.replicaof("NO", "ONE")
+        assert [v.kind for v in await broker.add_and_push([record()], None)] == [Added.ADDED]
+
+
+# --- What it says about itself ---------------------------------------------------------------------
+
+
+async def test_what_could_lose_tasks_is_said(caplog):
+    with RedisServer(appendonly="no", maxmemory="100mb", maxmemory_policy="allkeys-lru") as server:
+        async with opened(server.url()):
+            pass
+        said = " ".join(message for _, _, message in caplog.record_tuples)
+        assert "allkeys-lru" in said
+        assert "append-only" in said
+        with pytest.raises(FatalError, match="allkeys-lru"):
+            async with opened(server.url(), strict=True):
+                pass
+        with pytest.raises(FatalError, match="appendonly"):
+            async with opened(server.url(), durability="fsync"):
+                pass
+
+
+async def test_a_good_server_is_strict_enough(server, caplog):
+    async with opened(server.url(), strict=True):
+        assert not caplog.records
+
+
+async def test_durability_fsync_waits_for_the_disk(own_server):
+    async with opened(own_server.url(), durability="fsync") as (broker, _, _, _):
+        tasks = [record() for _ in range(20)]
+        added = await asyncio.gather(*(broker.add_and_push([task], None) for task in tasks))
+        assert {verdict.kind for (verdict,) in added} == {Added.ADDED}
+        with own_server.client() as client:
+            calls = client.info("commandstats")["cmdstat_waitaof"]["calls"]
+        assert 1 <= calls < 20, "one wait serves all that came together"
+
+
+async def test_durability_replica_says_when_there_is_none(own_server):
+    url = own_server.url(query="?socket_timeout=0.5")
+    async with opened(url, durability="replica") as (broker, _, _, _):
+        with pytest.raises(TransientError, match="replica"):
+            await broker.add_and_push([record()], None)
+
+
+async def test_data_of_another_layout_is_refused(server):
+    url = server.url()
+    async with opened(url) as (_, _, _, link):
+        with server.client(db=link.target.db) as client:
+            client.hset(key("meta"), "schema", "99")
+    with pytest.raises(FatalError, match="layout 99"):
+        async with opened(url):
+            pass
+
+
+async def test_hostile_app_names_are_refused(server):
+    for name in ("", "a:b", "a}b", "{a}", "*", "a\n", "x" * 49):
+        with pytest.raises(InvalidNameError):
+            async with opened(server.url(), app=name):
+                pass
+
+
+# --- Damage ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", b"R", b"R" + b"\xff" * 40])
+async def test_a_damaged_record_does_not_break_its_batch(server, damage):
+    async with opened(server.url()) as (broker, storage, _, link):
+        tasks = [record(), record(), record()]
+        await broker.add_and_push(tasks, None)
+        broken = tasks[1].uuid
+        with server.client(db=link.target.db) as client:
+            client.hset(key("rec"), broken.bytes, damage)
+        claimed = await broker.claim_and_start(10, QUEUE, "me", 30.0)
+        assert {handle.uuid for handle, _ in claimed} == {tasks[0].uuid, tasks[2].uuid}
+        (buried,) = await broker.buried(10)
+        assert buried.uuid == broken
+        assert "read" in buried.reason
+        assert len(await storage.get_many([task.uuid for task in tasks])) == 3
+        await storage.scan(None, 10)
+        await storage.scan_open(None, 10, time.time() + 1)
+        assert await storage.bury_many([buried], expires_at=time.time() + 60) == [True]
+        await broker.discard_many([broken])
+        (dead,) = (await storage.scan_dead(None, 10)).records
+        assert (dead.uuid, dead.status) == (broken, TaskStatusEnum.ERROR)
+        assert dead.traceback == buried.reason
+        assert await broker.settle_and_ack([success(handle) for handle, _ in claimed]) == [ACCEPTED] * 2
+
+
+async def test_a_record_whose_json_is_damaged_is_buried(server):
+    async with opened(server.url()) as (broker, storage, _, link):
+        tasks = [record(), record(args=("hello",))]
+        await broker.add_and_push(tasks, None)
+        with server.client(db=link.target.db) as client:
+            value = client.hget(key("rec"), tasks[1].uuid.bytes)
+            client.hset(key("rec"), tasks[1].uuid.bytes, value.replace(b'"hello"', b'"hel'))
+        claimed = await broker.claim_and_start(10, QUEUE, "me", 30.0)
+        assert [handle.uuid for handle, _ in claimed] == [tasks[0].uuid]
+        (buried,) = await broker.buried(10)
+        assert await storage.bury_many([buried], expires_at=time.time() + 60) == [True]
+        assert (await storage.get_many([buried.uuid]))[0].traceback == buried.reason
+
+
+async def test_a_damaged_entry_does_not_break_its_batch(server):
+    async with opened(server.url()) as (broker, _, _, link):
+        items = [PushItem(uuid4()) for _ in range(3)]
+        await broker.push_many(items)
+        with server.client(db=link.target.db) as client:
+            client.hset(key("ent"), items[0].uuid.bytes, b"junk")
+        handles = await broker.claim(10, QUEUE, "me", 30.0)
+        assert len(handles) == 3
+        with server.client(db=link.target.db) as client:
+            client.hset(key("ent"), items[1].uuid.bytes, b"junk")
+        assert sorted(verdict.value for verdict in await broker.ack_many(handles)) == ["done", "done", "lost"]
+        await broker.audit(100)
+        await broker.sweep(100, 5)
+
+
+async def test_an_entry_in_no_index_is_found(server):
+    async with opened(server.url()) as (broker, _, _, link):
+        item = PushItem(uuid4())
+        await broker.push_many([item])
+        with server.client(db=link.target.db) as client:
+            client.delete(key("ready:default"))
+        assert await broker.claim(1, QUEUE, "me", 30.0) == []
+        assert await broker.audit(100) == [item.uuid]
+        assert [handle.uuid for handle in await broker.claim(1, QUEUE, "me", 30.0)] == [item.uuid]
+
+
+async def test_a_wiped_broker_meets_epochs_above_those_it_forgot(server):
+    async with opened(server.url()) as (broker, storage, _, link):
+        task = record()
+        await broker.add_and_push([task], None)
+        ((old, _),) = await broker.claim_and_start(1, QUEUE, "me", 30.0)
+        with server.client(db=link.target.db) as client:
+            client.delete(
+                *(key(name) for name in ("ent", "ready:default", "lease:default", "epoch", "queues"))
+            )
+        assert await broker.contains_many([task.uuid]) == [False]
+        await broker.push_many([PushItem(task.uuid, min_epoch=old.epoch)])
+        (new,) = await broker.claim(1, QUEUE, "other", 30.0)
+        assert new.epoch > old.epoch
+        (verdict,) = await storage.start_many([new])
+        assert verdict.kind is Start.STARTED
+        assert await broker.settle_and_ack([success(old)]) == [REJECTED]
+
+
+# --- Late settles ----------------------------------------------------------------------------------
+
+
+async def test_a_settle_after_a_burial_or_a_cancel_is_rejected(server):
+    async with opened(server.url()) as (broker, storage, _, _):
+        await broker.add_and_push([record(), record()], None)
+        (one, _), (two, _) = await broker.claim_and_start(2, QUEUE, "me", 30.0)
+        expires_at = time.time() + 60
+        assert await storage.bury_many([Buried(one.uuid, one.epoch, "lost")], expires_at=expires_at) == [True]
+        retry = Settle(two, Outcome.RETRY, {"status": TaskStatusEnum.NEW, "updated_at": 1.0}, nack=Nack(two))
+        assert await broker.settle_and_ack([retry]) == [ACCEPTED]
+        assert await broker.settle_and_ack([retry]) == [MINE]
+        assert await storage.cancel_many([two.uuid], "no", expires_at=expires_at) == [CancelVerdict.CANCELLED]
+        assert await broker.settle_and_ack([success(one), success(two), retry]) == [REJECTED] * 3
+        assert await broker.ack_many([one]) == [DropVerdict.DONE]
+
+
+async def test_one_settle_twice_in_a_batch(server):
+    async with opened(server.url()) as (broker, storage, _, _):
+        await broker.add_and_push([record()], None)
+        ((handle, _),) = await broker.claim_and_start(1, QUEUE, "me", 30.0)
+        assert await broker.settle_and_ack([success(handle, 1), success(handle, 2)]) == [ACCEPTED, MINE]
+        assert (await storage.get_many([handle.uuid]))[0].returning == 1
+        assert (await storage.counts())["success"] == 1
+
+
+def test_scores_are_exact():
+    score = (255 * 2**45) + 2**45 - 1
+    assert struct.unpack(">d", struct.pack(">d", score))[0] == score
