@@ -115,33 +115,35 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(own_server
 
 async def test_a_reply_that_is_lost_is_asked_for_again(server):
     url = server.url()
-    async with TcpProxy(server.port) as proxy:
-        async with opened(url.replace(str(server.port), str(proxy.port))) as (broker, storage, _, _):
-            task, follower = record(), record()
+    async with (
+        TcpProxy(server.port) as proxy,
+        opened(url.replace(str(server.port), str(proxy.port))) as (broker, storage, _, _),
+    ):
+        task, follower = record(), record()
 
-            async def lose(call):
-                proxy.swallowing = True
-                under_way = asyncio.create_task(call)
-                await proxy.swallowed.wait()
-                proxy.swallowing = False
-                proxy.cut()
-                with pytest.raises(TransientError):
-                    await under_way
+        async def lose(call):
+            proxy.swallowing = True
+            under_way = asyncio.create_task(call)
+            await proxy.swallowed.wait()
+            proxy.swallowing = False
+            proxy.cut()
+            with pytest.raises(TransientError):
+                await under_way
 
-            await lose(broker.add_and_push([task], None))
-            assert [v.kind for v in await broker.add_and_push([task], None)] == [Added.SAME]
-            assert (await broker.size())["default"].ready == 1
-            ((handle, _),) = await broker.claim_and_start(5, QUEUE, "me", 30.0)
-            settle = success(handle, "once")
-            settle.then = (follower,)
-            never = handle._replace(uuid=uuid4())
-            assert await broker.settle_and_ack([success(never)]) == [REJECTED]  # the script is loaded
-            await lose(broker.settle_and_ack([settle]))
-            assert await broker.settle_and_ack([settle]) == [MINE]
-            assert (await storage.counts())["success"] == 1
-            assert (await broker.size())["default"].ready == 1
-            ((again, _),) = await broker.claim_and_start(5, QUEUE, "me", 30.0)
-            assert again.uuid == follower.uuid
+        await lose(broker.add_and_push([task], None))
+        assert [v.kind for v in await broker.add_and_push([task], None)] == [Added.SAME]
+        assert (await broker.size())["default"].ready == 1
+        ((handle, _),) = await broker.claim_and_start(5, QUEUE, "me", 30.0)
+        settle = success(handle, "once")
+        settle.then = (follower,)
+        never = handle._replace(uuid=uuid4())
+        assert await broker.settle_and_ack([success(never)]) == [REJECTED]  # the script is loaded
+        await lose(broker.settle_and_ack([settle]))
+        assert await broker.settle_and_ack([settle]) == [MINE]
+        assert (await storage.counts())["success"] == 1
+        assert (await broker.size())["default"].ready == 1
+        ((again, _),) = await broker.claim_and_start(5, QUEUE, "me", 30.0)
+        assert again.uuid == follower.uuid
 
 
 async def test_a_claim_whose_reply_is_lost_is_left_to_its_lease(server):
@@ -197,7 +199,7 @@ async def test_missing_rights_are_fatal(server):
     server.restrict()
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "poor", "on", ">pw", "~*", "&*", "-@all", "+select")
-    with pytest.raises(FatalError, match="docs/redis.md"):
+    with pytest.raises(FatalError, match=r"docs/redis\.md"):
         async with opened(server.url().replace("redis://", "redis://poor:pw@")):
             pass
 
@@ -225,7 +227,7 @@ async def test_a_full_server_still_gives_and_takes_what_it_has(own_server):
         with server.client() as client:
             client.config_set("maxmemory", 1)
         refused = record()
-        with pytest.raises(TransientError, match="OOM|maxmemory"):
+        with pytest.raises(TransientError, match=r"OOM|maxmemory"):
             await broker.add_and_push([refused], None)
         claimed = await broker.claim_and_start(100, QUEUE, "me", 30.0)
         assert len(claimed) == 100
