@@ -8,10 +8,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from qtasks.components.primitives import Outcome, SettleVerdict
+from qtasks.components.primitives import Outcome, Settle, SettleVerdict
 from qtasks.components.worker.backoff import Backoff
-from qtasks.components.worker.outcome import Ended
-from qtasks.errors import TransientError
+from qtasks.components.worker.outcome import Ended, traceback_of, unwritable_settle
+from qtasks.errors import FatalError, TransientError
 from qtasks.schemas import TaskStatusEnum
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Finisher:
             while self._ended:
                 count = min(len(self._ended), BATCH)
                 self._settling = [self._ended.popleft() for _ in range(count)]
-                verdicts = await self._settle(self._settling)
+                verdicts = await self._settle()
                 self.began = None
                 for ended, verdict in zip(self._settling, verdicts, strict=True):
                     self._settled(ended, verdict)
@@ -80,15 +80,38 @@ class Finisher:
                     self._room.set()
             self._check_empty()
 
-    async def _settle(self, batch: list[Ended]) -> list[SettleVerdict]:
-        backoff = Backoff()
+    async def _settle(self) -> list[SettleVerdict]:
+        """One bad value must neither hold up the others nor end the worker, which would run it again for ever."""
         self.began = time.monotonic()
-        settles = [ended.settle for ended in batch]
+        try:
+            return await self._write([ended.settle for ended in self._settling])
+        except FatalError:
+            raise
+        except Exception as error:
+            log.debug("a batch of results is written one by one", exc_info=error)
+        return [await self._settle_alone(position) for position in range(len(self._settling))]
+
+    async def _settle_alone(self, position: int) -> SettleVerdict:
+        ended = self._settling[position]
+        try:
+            return (await self._write([ended.settle]))[0]
+        except FatalError:
+            raise
+        except Exception as error:
+            uuid = ended.settle.handle.uuid
+            log.error("the outcome of task %s cannot be written, it ends in ERROR: %s", uuid, error)
+            trace = traceback_of(error, self._worker.config.max_traceback)
+            settle = unwritable_settle(ended.settle, trace, self._worker.clock(), self._worker.config)
+        self._settling[position] = Ended(settle)
+        return (await self._write([settle]))[0]
+
+    async def _write(self, settles: list[Settle]) -> list[SettleVerdict]:
+        backoff = Backoff()
         while True:
             try:
                 return await self._worker.app.delivery.settle(settles)
             except TransientError as error:
-                log.warning("%d results are not written yet, trying again: %s", len(batch), error)
+                log.warning("%d results are not written yet, trying again: %s", len(settles), error)
                 await backoff.wait()
 
     def _settled(self, ended: Ended, verdict: SettleVerdict) -> None:

@@ -118,6 +118,15 @@ def terminal_settle(
     return Settle(handle, Outcome.CANCEL, changes)
 
 
+def unwritable_settle(settle: Settle, trace: str, now: float, config: QueueConfig) -> Settle:
+    """The settle in the place of one whose values the storage cannot take."""
+    changes = {
+        "status": TaskStatusEnum.ERROR, "updated_at": now, "finished_at": now, "expires_at": now + config.dead_ttl,
+        "traceback": trace, "dead": True,
+    }  # fmt: skip
+    return Settle(settle.handle, Outcome.ERROR, changes)
+
+
 def release_settle(handle: DeliveryHandle, now: float, delay: float, *, counted: bool) -> Settle:
     """The settle that puts a task back. `counted`: whether the delivery counts as used."""
     deliveries = handle.deliveries if counted else handle.deliveries - 1

@@ -104,6 +104,7 @@ class Worker(Component):
         self._hint: asyncio.Task[None] | None = None
         self._idle: deque[asyncio.Future[None]] = deque()
         self._busy = 0
+        self._outlived = 0
         self._solo = asyncio.Lock()
         self._alone = asyncio.Event()
         self._alone.set()
@@ -308,7 +309,8 @@ class Worker(Component):
         """The last two deliveries of a task run alone: if it kills its process, it buries no neighbours."""
         async with self._solo:
             try:
-                while self._busy:
+                # A thread past its time may never return: it must not hold up everything that comes after it.
+                while self._busy > self._outlived:
                     self._alone.clear()
                     await self._alone.wait()
             except asyncio.CancelledError:
@@ -353,7 +355,7 @@ class Worker(Component):
             self._slots.pop(handle.epoch, None)
             self._busy -= 1
             self._ended += 1
-            if not self._busy:
+            if self._busy <= self._outlived:
                 self._alone.set()
         if ended is None:
             self._held.pop(handle.epoch, None)
@@ -365,11 +367,13 @@ class Worker(Component):
 
     async def _outlive(self, thread: asyncio.Future[Any]) -> None:
         self._busy += 1
+        self._outlived += 1
         try:
             await asyncio.wait([thread])
         finally:
             self._busy -= 1
-            if not self._busy:
+            self._outlived -= 1
+            if self._busy <= self._outlived:
                 self._alone.set()
 
     def _broken(self, slot: Slot, error: Exception) -> Ended:
