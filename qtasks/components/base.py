@@ -17,6 +17,7 @@ class Component:
 
     Attributes:
         pm: the plugin manager of the application that it is bound to.
+        config: the settings of that application; before it is bound, those of the environment.
         capabilities: what it promises beyond the contract.
         clock: gives the current Unix time in seconds; tests put their own in its place.
     """
@@ -25,10 +26,10 @@ class Component:
 
     def __init__(self) -> None:
         self.app_name = ""
-        self.config = QueueConfig()
         self.clock: Callable[[], float] = time.time
 
     pm: PluginManager
+    config: QueueConfig
 
     if not TYPE_CHECKING:
 
@@ -38,6 +39,10 @@ class Component:
                 raise NotStartedError(
                     f"{type(self).__name__} is not bound: pass it to QueueTasks(...), or call bind()"
                 )
+            if name == "config":
+                # Reading the environment takes milliseconds: an application does it once, not once per component.
+                self.config = QueueConfig()
+                return self.config
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def bind(self, pm: PluginManager, *, app_name: str = "qtasks", config: QueueConfig | None = None) -> None:
