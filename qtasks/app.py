@@ -26,8 +26,10 @@ from qtasks.config import QueueConfig
 from qtasks.errors import (
     BulkAddError,
     ConfigError,
+    PluginError,
     QTasksError,
     ResultTimeoutError,
+    TaskControl,
     TaskNotFoundError,
 )
 from qtasks.manager import PluginManager
@@ -309,8 +311,17 @@ class QueueTasks(Declares):
 
     async def _seen(self, record: TaskRecord) -> Task:
         uuid = record.uuid
-        task = await self.storage.get(uuid, task_from_record(record))
-        task = await self.broker.get(uuid, task)
+        try:
+            task = await self.storage.get(uuid, task_from_record(record))
+            task = await self.broker.get(uuid, task)
+        except TaskControl as control:
+            # There is no run to be steered here: an ordinary error of that plugin.
+            raise PluginError(
+                f"plugin {control.plugin!r} raised {type(control).__name__} in trigger {control.trigger!r}, where a "
+                f"client reads a task: {control}",
+                plugin=control.plugin,
+                trigger=control.trigger,
+            ) from control
         task = await self.pm.hook.qtasks_get(qtasks=self, broker=self.broker, uuid=uuid, task=task)
         task._app = self
         return task

@@ -147,7 +147,13 @@ class TaskPluginTriggerError(QTasksError):
 
 
 class TaskControl(QTasksError):
-    """Steers a task before it runs. It is never isolated in a replacement trigger before the run."""
+    """Steers a task before it runs. It is never isolated in a replacement trigger before the run.
+
+    Attributes:
+        plugin, trigger: which plugin raised it in which trigger; empty where the task's own code did.
+    """
+
+    plugin = trigger = ""
 
 
 class TaskCancelError(TaskControl):

@@ -225,6 +225,7 @@ def verdict(impl: Implementation, run: Run | None, error: BaseException) -> Exce
         raise error
     trigger = impl.trigger
     if isinstance(error, TaskControl) and trigger.control_flow and not trigger.signal:
+        error.plugin, error.trigger = impl.plugin, trigger.name
         return error
     if isinstance(error, PluginNestingError):
         return error
