@@ -1,97 +1,26 @@
 """qtasks: a task queue in which every step of a task's life is a declared pluggy hook."""
 
-from qtasks.app import QueueTasks
-from qtasks.chain import NULL, PluginCall
-from qtasks.components.broker import Broker, Colocated
-from qtasks.components.global_config import GlobalConfig
-from qtasks.components.primitives import Capabilities
-from qtasks.components.starter import Starter
-from qtasks.components.stats import InspectStats, Stats
-from qtasks.components.storage import Storage
-from qtasks.components.task_executor import TaskExecutor
-from qtasks.components.worker import Worker
-from qtasks.config import QueueConfig
-from qtasks.context import TaskContext, current_task
-from qtasks.errors import (
-    BulkAddError,
-    EnqueueUnknownError,
-    PluginError,
-    PluginResultError,
-    QTasksError,
-    QueueFullError,
-    ResultTimeoutError,
-    TaskCancelError,
-    TaskDefer,
-    TaskNotFoundError,
-    TaskPluginTriggerError,
-    TaskRejected,
-    UuidConflictError,
-)
-from qtasks.manager import PluginInfo, PluginManager
-from qtasks.markers import hookimpl, hookspec
-from qtasks.registry import Router, TaskFunction
-from qtasks.schemas import (
-    ArgInfo,
-    Task,
-    TaskExecSchema,
-    TaskPrioritySchema,
-    TaskRequest,
-    TaskStatusCancelSchema,
-    TaskStatusEnum,
-    TaskStatusErrorSchema,
-    TaskStatusNewSchema,
-    TaskStatusProcessSchema,
-    TaskStatusSuccessSchema,
-)
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "NULL",
-    "ArgInfo",
-    "Broker",
-    "BulkAddError",
-    "Capabilities",
-    "Colocated",
-    "EnqueueUnknownError",
-    "GlobalConfig",
-    "InspectStats",
-    "PluginCall",
-    "PluginError",
-    "PluginInfo",
-    "PluginManager",
-    "PluginResultError",
-    "QTasksError",
-    "QueueConfig",
-    "QueueFullError",
-    "QueueTasks",
-    "ResultTimeoutError",
-    "Router",
-    "Starter",
-    "Stats",
-    "Storage",
-    "Task",
-    "TaskCancelError",
-    "TaskContext",
-    "TaskDefer",
-    "TaskExecSchema",
-    "TaskExecutor",
-    "TaskFunction",
-    "TaskNotFoundError",
-    "TaskPluginTriggerError",
-    "TaskPrioritySchema",
-    "TaskRejected",
-    "TaskRequest",
-    "TaskStatusCancelSchema",
-    "TaskStatusEnum",
-    "TaskStatusErrorSchema",
-    "TaskStatusNewSchema",
-    "TaskStatusProcessSchema",
-    "TaskStatusSuccessSchema",
-    "UuidConflictError",
-    "Worker",
-    "__version__",
-    "current_task",
-    "hookimpl",
-    "hookspec",
-]
+if TYPE_CHECKING:
+    from qtasks._public import *  # noqa: F403
+    from qtasks._public import __all__ as __all__
+else:
+    # Loaded late, so that the command line can look after SIGINT before this takes its time.
+    def __getattr__(name):
+        """Loads the public API."""
+        from importlib import import_module
+
+        public = import_module("qtasks._public")
+        if name != "__all__" and name not in public.__all__:
+            raise AttributeError(f"module 'qtasks' has no attribute {name!r}")
+        value = globals()[name] = getattr(public, name)
+        return value
+
+    def __dir__():
+        """The public API, and what is loaded."""
+        from importlib import import_module
+
+        return sorted({*globals(), *import_module("qtasks._public").__all__})

@@ -41,6 +41,7 @@ class Family:
         self._count = count
         self._reload = reload
         self._children: set[Process] = set()
+        self._signals = 0
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -61,6 +62,7 @@ class Family:
     def _on_signal(self, number: int) -> None:
         log.info("%s: passed on to %d processes", signal.Signals(number).name, len(self._children))
         self._stop.set()
+        self._signals += 1
         self._signal(number)
 
     def _signal(self, number: int) -> None:
@@ -76,7 +78,9 @@ class Family:
             began = time.monotonic()
             code = await self._live(number)
             if self._stop.is_set():
-                return abs(code)
+                # It may not have been far enough to take the signal as anything but its end.
+                asked = code in (Code.OK, Code.INTERRUPTED, -signal.SIGTERM, -signal.SIGINT)
+                return Code.OK if asked and self._signals == 1 else abs(code)
             if self._changed.is_set():
                 losses = 0
                 continue
