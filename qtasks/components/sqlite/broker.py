@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -130,6 +131,7 @@ class SQLiteBroker(SQLiteMember, Broker, Colocated):
         await self._write(lambda db, app: [entries.discard(db, app, uuid) for uuid in uuids])
 
     async def wait_for_work(self, queues: Sequence[str], timeout: float) -> None:
+        changed = self.engine.next_change()
         due = await self._read("SELECT min(due_at) FROM tasks WHERE app = ? AND state <= 1")
         if due[0][0] is not None:
             left = due[0][0] - self.clock()
@@ -144,7 +146,7 @@ class SQLiteBroker(SQLiteMember, Broker, Colocated):
                     return
             else:
                 timeout = min(timeout, left)
-        await self.engine.wait_change(timeout)
+        await asyncio.wait([changed], timeout=timeout)
 
     async def size(self) -> dict[str, QueueSize]:
         rows = await self._read(

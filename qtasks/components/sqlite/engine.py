@@ -263,9 +263,10 @@ class Engine:
         changed, self._changed = self._changed, self._loop.create_future()
         changed.set_result(None)
 
-    async def wait_change(self, timeout: float) -> None:
-        """Returns at the next change by this or another process, at the latest after `timeout` seconds."""
-        await asyncio.wait([self._changed], timeout=timeout)
+    def next_change(self) -> asyncio.Future[None]:
+        """Done at the next change by this or another process. Taken before looking, so that a change in between is
+        not missed."""
+        return self._changed
 
     async def wait_settled(
         self, app: int, uuid: UUID, timeout: float | None, look: Callable[[], Awaitable[T | None]]
