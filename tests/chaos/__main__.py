@@ -14,11 +14,11 @@ from .run import BACKENDS, SIZES, Size, run
 
 def row(backend: str, fault: str, seed: int, report: Report) -> str:
     """The figures as one row of the table in docs/reliability.md."""
-    per_kill = f"{report.repeats / report.kills:.2f}" if report.kills else "-"
+    per_fault = f"{report.repeats / report.faults:.2f}" if report.faults else "-"
     recovery = f"{report.quantile(0.5):.2f} / {report.quantile(0.99):.2f}" if report.recovery else "-"
     return (
         f"| {backend} | {fault} | {report.acked} | {report.faults} | {report.kills} | {len(report.lost)} "
-        f"| {len(report.twice)} | {per_kill} | {recovery} | {seed} |"
+        f"| {len(report.twice)} | {per_fault} | {recovery} | {seed} |"
     )
 
 

@@ -74,7 +74,7 @@ class Experiment:
         """Starts the producer of what is still to be acknowledged."""
         left = max(0, self.size.tasks - len(self.site.lines("acked")))
         pause = 0.3 * self.size.faults * 10 / self.size.tasks
-        self.producer = self.site.producer(left, f"{self.seed}/{part}", CHAOS_PAUSE=pause)
+        self.producer = self.site.producer(left, f"{self.seed}/{part}", CHAOS_PAUSE=pause, CHAOS_SECONDS=0.2)
 
     def restart_producer(self, drawn: random.Random) -> None:
         """kill -9 of the producer; the next one goes on."""
