@@ -13,6 +13,7 @@ from qtasks.testing.bench import Bench, KitFailure, VirtualClock  # noqa: E402 -
 from qtasks.testing.broker import BrokerSuite  # noqa: E402
 from qtasks.testing.checks import KIT_VERSION, Check, Suite, check, run_check  # noqa: E402
 from qtasks.testing.recorder import Fired, Recorder, recorder  # noqa: E402
+from qtasks.testing.storage import StorageSuite  # noqa: E402
 
 __all__ = [
     "KIT_VERSION",
@@ -22,6 +23,7 @@ __all__ = [
     "Fired",
     "KitFailure",
     "Recorder",
+    "StorageSuite",
     "Suite",
     "VirtualClock",
     "check",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qtasks.components.memory import MemoryBroker, MemorySpace
-from qtasks.testing import BrokerSuite
+from qtasks.components.memory import MemoryBroker, MemorySpace, MemoryStorage
+from qtasks.testing import BrokerSuite, StorageSuite
 
 
 class TestMemoryBroker(BrokerSuite):
@@ -14,3 +14,11 @@ class TestMemoryBroker(BrokerSuite):
     @pytest.fixture
     def make_component(self):
         return lambda like=None: MemoryBroker(like.space if like else MemorySpace())
+
+
+class TestMemoryStorage(StorageSuite):
+    kit_version = 1
+
+    @pytest.fixture
+    def make_component(self):
+        return lambda like=None: MemoryStorage(like.space if like else MemorySpace())

@@ -64,7 +64,8 @@ class Adding(Suite):
 
     @check("STORAGE-02")
     async def test_hostile_text(self, bench: Bench[Storage]) -> None:
-        """Text in args, kwargs (also their names), extra, digest and progress is data: it comes back as it was.
+        """Text in args, kwargs (also their names), extra, digest and progress is data: it comes back as
+        it was.
 
         If this fails, check how text is quoted, and that NUL does not end it.
         """
@@ -81,12 +82,31 @@ class Adding(Suite):
 
     @check("STORAGE-03")
     async def test_falsy_values(self, bench: Bench[Storage]) -> None:
-        """A result that is false, zero or empty is not taken for none; numbers keep their type and precision.
+        """A result that is false, zero or empty is not taken for none; numbers keep their type and
+        precision.
 
-        If this fails, check that values are compared with None, not by their truth, and encoded as JSON once.
+        If this fails, check that values are compared with None, not by their truth, and encoded as JSON
+        once.
         """
         storage = await bench.open()
-        values = [None, False, 0, 0.0, "", [], {}, True, 1, 1.0, "null", "0", 2**53 + 1, -(2**63), 0.1 + 0.2, 5e-324]
+        values = [
+            None,
+            False,
+            0,
+            0.0,
+            "",
+            [],
+            {},
+            True,
+            1,
+            1.0,
+            "null",
+            "0",
+            2**53 + 1,
+            -(2**63),
+            0.1 + 0.2,
+            5e-324,
+        ]
         tokens = [handle(uuid4()) for _ in values]
         await add(storage, *(record(each.uuid) for each in tokens))
         await storage.start_many(tokens)
@@ -117,8 +137,8 @@ class Adding(Suite):
 
     @check("STORAGE-05")
     async def test_add_is_idempotent(self, bench: Bench[Storage]) -> None:
-        """A record whose uuid is there with the same digest is `same`, with another digest `conflict`; neither
-        changes what is stored, at any status.
+        """A record whose uuid is there with the same digest is `same`, with another digest `conflict`;
+        neither changes what is stored, at any status.
 
         If this fails, check that `add_many` inserts or reports, and never replaces.
         """
@@ -138,9 +158,11 @@ class Adding(Suite):
 
     @check("STORAGE-06")
     async def test_add_verdicts_stand_in_order(self, bench: Bench[Storage]) -> None:
-        """The verdicts of a batch stand in the order of its records, also with duplicates inside the batch.
+        """The verdicts of a batch stand in the order of its records, also with duplicates inside the
+        batch.
 
-        If this fails, check that a batch that the store takes as a set is put back in the order of the call.
+        If this fails, check that a batch that the store takes as a set is put back in the order of the
+        call.
         """
         storage = await bench.open()
         there, new, newer = record(), record(), record()
@@ -151,8 +173,8 @@ class Adding(Suite):
 
     @check("STORAGE-07")
     async def test_unique_key(self, bench: Bench[Storage]) -> None:
-        """While a record with a unique key is open, another one with that key `exists`, with the uuid of the one
-        that stands, and is not written; the same uuid again is `same`.
+        """While a record with a unique key is open, another one with that key `exists`, with the uuid of
+        the one that stands, and is not written; the same uuid again is `same`.
 
         If this fails, check that the uuid is looked at before the unique key.
         """
@@ -205,7 +227,8 @@ class Adding(Suite):
 
     @check("STORAGE-10")
     async def test_many_add_the_same_at_once(self, bench: Bench[Storage]) -> None:
-        """When many add the same record at the same time, one has added it; of records with one unique key, one.
+        """When many add the same record at the same time, one has added it; of records with one unique
+        key, one.
 
         If this fails, check that the look-up and the insert of `add_many` are one atomic step.
         """
@@ -228,7 +251,8 @@ class Adding(Suite):
     async def test_get_in_order(self, bench: Bench[Storage]) -> None:
         """`get_many` answers in the order asked, also for duplicates, and None for strangers.
 
-        If this fails, check that a batch that the store takes as a set is put back in the order of the call.
+        If this fails, check that a batch that the store takes as a set is put back in the order of the
+        call.
         """
         storage = await bench.open()
         records = [record() for _ in range(4)]
@@ -257,7 +281,8 @@ class Adding(Suite):
 
     @check("STORAGE-13")
     async def test_large_batches(self, bench: Bench[Storage]) -> None:
-        """A batch of 2,500 has 2,500 verdicts, added, started, settled and read; a large payload goes through.
+        """A batch of 2,500 has 2,500 verdicts, added, started, settled and read; a large payload goes
+        through.
 
         If this fails, check the limits of the store on parameters, arguments and stack.
         """

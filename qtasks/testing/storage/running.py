@@ -31,8 +31,8 @@ class Running(Suite):
 
     @check("STORAGE-20")
     async def test_start(self, bench: Bench[Storage]) -> None:
-        """A start of a due record gives it as it is now: PROCESS, with the token, `started_at`, `updated_at` and
-        the deliveries of the handle, all else as it was added.
+        """A start of a due record gives it as it is now: PROCESS, with the token, `started_at`,
+        `updated_at` and the deliveries of the handle, all else as it was added.
 
         If this fails, check that the record of the verdict is read after the change.
         """
@@ -56,7 +56,8 @@ class Running(Suite):
 
     @check("STORAGE-21")
     async def test_start_again_after_a_lost_reply(self, bench: Bench[Storage]) -> None:
-        """The same token may start a record that it holds in PROCESS again: the reply may have been lost (R4).
+        """The same token may start a record that it holds in PROCESS again: the reply may have been lost
+        (R4).
 
         If this fails, check that the comparison of epochs lets the very same token pass.
         """
@@ -71,8 +72,8 @@ class Running(Suite):
 
     @check("STORAGE-22")
     async def test_start_conflict(self, bench: Bench[Storage]) -> None:
-        """A start needs an epoch above the stored one (R4): a lower one, or the same one of another owner, is a
-        conflict that names the stored epoch and changes nothing.
+        """A start needs an epoch above the stored one (R4): a lower one, or the same one of another
+        owner, is a conflict that names the stored epoch and changes nothing.
 
         If this fails, check that the comparison is strict, and that an equal epoch needs the same owner.
         """
@@ -130,7 +131,8 @@ class Running(Suite):
 
     @check("STORAGE-26")
     async def test_start_of_what_is_not_due(self, bench: Bench[Storage]) -> None:
-        """A start before `available_at` is `not due` with the seconds left, and changes nothing; after it, it runs.
+        """A start before `available_at` is `not due` with the seconds left, and changes nothing; after
+        it, it runs.
 
         If this fails, check that `start_many` compares `available_at` with the clock.
         """
@@ -153,7 +155,8 @@ class Running(Suite):
     async def test_start_verdicts_stand_in_order(self, bench: Bench[Storage]) -> None:
         """The verdicts of a batch of starts stand in the order asked, each with what belongs to it.
 
-        If this fails, check that a batch that the store takes as a set is put back in the order of the call.
+        If this fails, check that a batch that the store takes as a set is put back in the order of the
+        call.
         """
         storage, now = await bench.open(), bench.now()
         held, over = await started(storage, epoch=9, n=2)
@@ -185,7 +188,8 @@ class Running(Suite):
 
     @check("STORAGE-29")
     async def test_settle_again_after_a_lost_reply(self, bench: Bench[Storage]) -> None:
-        """A settle by the token that has settled is `already mine` and changes nothing, whatever its outcome (I2).
+        """A settle by the token that has settled is `already mine` and changes nothing, whatever its
+        outcome (I2).
 
         If this fails, check that the token stays in the record when it is settled.
         """
@@ -200,8 +204,8 @@ class Running(Suite):
 
     @check("STORAGE-30")
     async def test_settle_rejected(self, bench: Bench[Storage]) -> None:
-        """A settle needs the very token that started the record (R4): another owner, a lower or higher epoch, a
-        record that was never started or is unknown are `rejected` and change nothing.
+        """A settle needs the very token that started the record (R4): another owner, a lower or higher
+        epoch, a record that was never started or is unknown are `rejected` and change nothing.
 
         If this fails, check that both epoch and owner are compared.
         """
@@ -223,9 +227,11 @@ class Running(Suite):
 
     @check("STORAGE-31")
     async def test_settle_verdicts_stand_in_order(self, bench: Bench[Storage]) -> None:
-        """The verdicts of a batch stand in the order of its settles; of two settles of one token the first counts.
+        """The verdicts of a batch stand in the order of its settles; of two settles of one token the
+        first counts.
 
-        If this fails, check that a batch that the store takes as a set is put back in the order of the call.
+        If this fails, check that a batch that the store takes as a set is put back in the order of the
+        call.
         """
         storage, now = await bench.open(), bench.now()
         a, b, c = await started(storage, n=3)
@@ -254,8 +260,8 @@ class Running(Suite):
 
     @check("STORAGE-33")
     async def test_then(self, bench: Bench[Storage]) -> None:
-        """Records in `then` are added with an accepted settle, once; with a rejected one they are not; one that
-        is there already is left as it is.
+        """Records in `then` are added with an accepted settle, once; with a rejected one they are not;
+        one that is there already is left as it is.
 
         If this fails, check that `then` is written in the step of its settle, under the same condition.
         """
@@ -279,7 +285,8 @@ class Running(Suite):
 
     @check("STORAGE-34")
     async def test_one_settle_is_accepted(self, bench: Bench[Storage]) -> None:
-        """When one token settles many times at once, one settle is accepted (I3), the others are `already mine`.
+        """When one token settles many times at once, one settle is accepted (I3), the others are `already
+        mine`.
 
         If this fails, check that comparing and writing are one atomic step.
         """
@@ -297,8 +304,8 @@ class Running(Suite):
 
     @check("STORAGE-35")
     async def test_many_start_at_once(self, bench: Bench[Storage]) -> None:
-        """When owners with different epochs start and settle one record at once, one result stands, and it is
-        that of an accepted settle (I2, I3).
+        """When owners with different epochs start and settle one record at once, one result stands, and
+        it is that of an accepted settle (I2, I3).
 
         If this fails, check that comparing and writing the token are one atomic step.
         """
