@@ -30,7 +30,7 @@ class ConfigError(QTasksError):
 
 
 class InvalidNameError(QTasksError, ValueError):
-    """A name is outside its grammar: app and queue [A-Za-z0-9_-]{1,48}, task [A-Za-z0-9_.:-]{1,200}."""
+    """A name is outside its grammar: app and queue `[A-Za-z0-9_-]{1,48}`, task `[A-Za-z0-9_.:-]{1,200}`."""
 
 
 class NotStartedError(QTasksError, RuntimeError):
