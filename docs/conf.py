@@ -28,3 +28,6 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+
+# Several schemas have a field of one name; a docstring that names it means its own.
+suppress_warnings = ["ref.python"]
