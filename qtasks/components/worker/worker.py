@@ -91,9 +91,9 @@ class Worker(Component):
     # --- Lifecycle --------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Starts subworkers, finisher, lease keeper and restorer; fires `worker_start`.
+        """Starts subworkers, finisher and lease keeper; fires `worker_start`.
 
-        The claim loop itself is `consume`, which the broker calls from `listen`.
+        What claims and restores begins with `consume`, which the broker calls from `listen`.
         """
         self._buffer: deque[tuple[DeliveryHandle, TaskRecord]] = deque()
         # By epoch: no two deliveries of an app share one, and an integer hashes fast.
@@ -126,12 +126,7 @@ class Worker(Component):
             self._spawn(self._finisher.settle_forever(), "finisher"),
             self._spawn(self._finisher.announce_forever(), "announcer"),
         ]
-        self._restoring = [
-            self._spawn(self.restorer.sweep_forever(), "sweep"),
-            self._spawn(self.restorer.reconcile_forever(), "reconciler"),
-            self._spawn(self.restorer.status_forever(), "status"),
-            self._spawn(self._tend(), "tend"),
-        ]
+        self._restoring: list[asyncio.Task[None]] = []
         self.running = True
         await self.pm.hook.worker_start(worker=self)
 
@@ -207,6 +202,13 @@ class Worker(Component):
         """The claim loop: keeps the slots and a small local queue filled until the worker stops."""
         backoff = Backoff()
         self._consumed.clear()
+        if self._claiming:
+            self._restoring = [
+                self._spawn(self.restorer.sweep_forever(), "sweep"),
+                self._spawn(self.restorer.reconcile_forever(), "reconciler"),
+                self._spawn(self.restorer.status_forever(), "status"),
+                self._spawn(self._tend(), "tend"),
+            ]
         try:
             while self._claiming:
                 await self._consume_once(backoff)
