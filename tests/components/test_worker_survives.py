@@ -61,7 +61,7 @@ async def test_a_result_that_cannot_be_written_ends_its_task_only(
 async def test_a_retry_that_a_plugin_spoilt_ends_its_task_only(
     make_app: Callable[..., QueueTasks], kw: dict[str, Any]
 ) -> None:
-    app = make_app()
+    app = make_app(release_delay=0.01)
     app.add_plugin(Replaces(kw), name="spoiler")
 
     @app.task(retry=1, retry_delay=0.01)

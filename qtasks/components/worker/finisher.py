@@ -59,6 +59,10 @@ class Finisher:
         """Returns when few enough results are unsettled."""
         await self._room.wait()
 
+    def close_up(self) -> None:
+        """The worker stops: whoever waits for room must not hold it up."""
+        self._room.set()
+
     async def drained(self) -> None:
         """Returns when everything is written and announced."""
         await self._empty.wait()

@@ -152,6 +152,7 @@ class Worker(Component):
         self._work.set()
         if self._hint is not None:
             self._hint.cancel()
+        self._finisher.close_up()
         # A claim that is under way is never cancelled: its tasks would be stuck until their lease ends.
         await self._consumed.wait()
         await self._cancel(self._restoring)
@@ -222,6 +223,8 @@ class Worker(Component):
             await self._room.wait()
             return
         await self._finisher.room()
+        if not self._claiming:
+            return
         self._claim_began = time.monotonic()
         try:
             claimed = await self.app.delivery.claim(wanted, self.queues, self.owner, self.config.lease)
