@@ -52,18 +52,18 @@ class Witness:
 
 
 class Saboteur:
-    """A plugin that raises, hangs or returns junk at random triggers, in one of a hundred calls."""
+    """A plugin that raises, hangs or returns junk at random triggers, in one of twenty calls."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
 
     async def _strike(self) -> Any:
         drawn = self._random.random()
-        if drawn < 0.005:
+        if drawn < 0.02:
             raise RuntimeError("sabotage")
-        if drawn < 0.006:
+        if drawn < 0.023:
             await asyncio.sleep(60)
-        return {"junk": object()} if drawn < 0.01 else None
+        return {"junk": object()} if drawn < 0.05 else None
 
     @hookimpl
     async def storage_get(self, result: Any) -> Any:
