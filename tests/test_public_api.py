@@ -81,4 +81,6 @@ def test_importing_qtasks_loads_no_backend_and_no_tool() -> None:
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     loaded = {module.partition(".")[0] for module in json.loads(output)}
     assert sorted(loaded & set(HEAVY)) == []
-    assert not {"qtasks.components.memory", "qtasks.components.sqlite", "qtasks.testing"} & set(json.loads(output))
+    assert not {"qtasks.components.memory", "qtasks.components.sqlite", "qtasks.testing"} & set(
+        json.loads(output)
+    )

@@ -24,6 +24,7 @@ TITLES = {
     "stats": "Stats",
 }
 
+
 def sections(docstring: str) -> dict[str, str]:
     """The summary (under the key `""`) and the sections of a hookspec's docstring."""
     found: dict[str, list[str]] = {"": []}
@@ -55,7 +56,11 @@ def parameters(text: str) -> dict[str, str]:
 def trigger_functions(module: ModuleType) -> Iterator[Callable[..., Any]]:
     """The hookspec functions of a module, in its order."""
     for value in vars(module).values():
-        if inspect.isfunction(value) and hasattr(value, "qtasks_trigger") and value.__module__ == module.__name__:
+        if (
+            inspect.isfunction(value)
+            and hasattr(value, "qtasks_trigger")
+            and value.__module__ == module.__name__
+        ):
             yield value
 
 
@@ -82,7 +87,15 @@ def trigger(function: Callable[..., Any]) -> str:
     declared = function.qtasks_trigger
     text = sections(function.__doc__ or "")
     described = parameters(text["Parameters"])
-    lines = [f"({declared.name})=", f"### `{declared.name}`", "", text[""], "", f"**Fires.** {text['Fires']}", ""]
+    lines = [
+        f"({declared.name})=",
+        f"### `{declared.name}`",
+        "",
+        text[""],
+        "",
+        f"**Fires.** {text['Fires']}",
+        "",
+    ]
     lines += ["| Parameter | Type | |", "|---|---|---|"]
     for name, parameter in inspect.signature(function).parameters.items():
         kind = str(parameter.annotation).replace("|", r"\|")
