@@ -244,6 +244,9 @@ class TaskRegistry(Mapping[str, TaskExecSchema]):
         except KeyError:
             raise TaskNotRegisteredError(f"no task is registered as {name!r}") from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._declared  # Mapping's own takes a KeyError only for a no
+
     def get(self, name: str, default: Any = None) -> Any:
         return self._declared.get(name, default)
 
