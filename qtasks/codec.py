@@ -8,6 +8,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from qtasks.errors import EncodeError
 
+
 class Encoded(bytes):
     """A value that is JSON already. `encode` passes it on, so whoever had to encode a value (to measure
     it, say) can hand the result to a store instead of having it encoded twice.

@@ -72,7 +72,9 @@ class TraceRecorder:
         limit: calls kept per task at most; the first ones are kept.
     """
 
-    def __init__(self, only: Iterable[UUID] | None = None, *, redact: Redact | None = None, limit: int = 1000) -> None:
+    def __init__(
+        self, only: Iterable[UUID] | None = None, *, redact: Redact | None = None, limit: int = 1000
+    ) -> None:
         self.only = None if only is None else frozenset(only)
         self._redact = redact
         self._limit = limit
@@ -95,7 +97,9 @@ class TraceRecorder:
                 _differ(name, before, after, changes)
         if self._redact is not None:
             changes = [
-                Change(change.path, "(redacted)", "(redacted)") if self._redact(call.trigger, change.path) else change
+                Change(change.path, "(redacted)", "(redacted)")
+                if self._redact(call.trigger, change.path)
+                else change
                 for change in changes
             ]
         return TraceCall(
@@ -188,7 +192,9 @@ def _add_call(branch: Tree, call: TraceCall) -> None:
     node = branch.add(line)
     for change in call.changes:
         node.add(
-            Text.assemble(change.path, ": ", (_cut(change.before), "red"), " → ", (_cut(change.after), "green"))
+            Text.assemble(
+                change.path, ": ", (_cut(change.before), "red"), " → ", (_cut(change.after), "green")
+            )
         )
     if call.error is not None:
         node.add(Text(f"raised {call.error}", style="red"))

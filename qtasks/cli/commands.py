@@ -35,10 +35,14 @@ def options(
     context: typer.Context,
     app: Annotated[
         str | None,
-        typer.Option("-A", "--app", metavar="MODULE:APP", help="The application; also QTASKS_APP, or pyproject.toml."),
+        typer.Option(
+            "-A", "--app", metavar="MODULE:APP", help="The application; also QTASKS_APP, or pyproject.toml."
+        ),
     ] = None,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show tracebacks of errors.")] = False,
-    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """qtasks: a task queue in which every step of a task's life is a declared pluggy hook."""
     context.obj = Session(app, traceback)

@@ -47,7 +47,9 @@ def clean(text: str) -> str:
 
 def complain(message: str) -> None:
     """Writes an error to stderr."""
-    Console(stderr=True, soft_wrap=True).print(f"error: {clean(message)}", style="red", markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print(
+        f"error: {clean(message)}", style="red", markup=False, highlight=False
+    )
 
 
 @contextmanager

@@ -29,7 +29,9 @@ def add_to(cli: typer.Typer) -> None:
 
 def triggers(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One trigger, with all there is to say.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One trigger, with all there is to say.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Every place where a plugin can step in; needs no application."""

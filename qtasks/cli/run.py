@@ -28,11 +28,17 @@ def add_to(cli: typer.Typer) -> None:
 
 def run(
     context: typer.Context,
-    queues: Annotated[str | None, typer.Option(metavar="A,B", help="The queues it serves, in this order.")] = None,
+    queues: Annotated[
+        str | None, typer.Option(metavar="A,B", help="The queues it serves, in this order.")
+    ] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks at the same time.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Worker processes; a lost one is replaced.")] = 1,
-    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when there is nothing left to do.")] = False,
-    reload: Annotated[bool, typer.Option("--reload", help="Start again when a .py file here changes.")] = False,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End when there is nothing left to do.")
+    ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start again when a .py file here changes.")
+    ] = False,
     plugin: Annotated[
         list[str] | None,
         typer.Option("-p", metavar="NAME | no:NAME", help="Load an installed plugin, or keep one out."),

@@ -38,14 +38,19 @@ def add(
         list[str] | None, typer.Argument(metavar="[ARG]...", help="Its arguments: JSON, or else text.")
     ] = None,
     kw: Annotated[
-        list[str] | None, typer.Option("-k", "--kw", metavar="NAME=VALUE", help="A keyword argument; may be repeated.")
+        list[str] | None,
+        typer.Option("-k", "--kw", metavar="NAME=VALUE", help="A keyword argument; may be repeated."),
     ] = None,
     queue: Annotated[str | None, typer.Option(help="The queue; else the one that the task declares.")] = None,
     priority: Annotated[int | None, typer.Option(help="Lower runs first, -128 to 127.")] = None,
     delay: Annotated[float | None, typer.Option(help="Seconds before it may run.")] = None,
-    uuid: Annotated[UUID | None, typer.Option(help="Its uuid; adding the same task twice with it is harmless.")] = None,
+    uuid: Annotated[
+        UUID | None, typer.Option(help="Its uuid; adding the same task twice with it is harmless.")
+    ] = None,
     unique_key: Annotated[str | None, typer.Option(help="At most one open task has it.")] = None,
-    wait: Annotated[float | None, typer.Option(metavar="SECONDS", help="Wait for the result this long.")] = None,
+    wait: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Wait for the result this long.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Add a task to the queue."""
@@ -70,7 +75,9 @@ def add(
 def get(
     context: typer.Context,
     uuid: Uuid,
-    wait: Annotated[float | None, typer.Option(metavar="SECONDS", help="Wait for the result this long.")] = None,
+    wait: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Wait for the result this long.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a task."""
@@ -153,7 +160,9 @@ def stats(context: typer.Context, as_json: Json = False) -> None:
         show_json(found.to_dict())
         return
     app = found.app
-    typer.echo(f"{app['name']}: {app['broker']}, {app['storage']}, {app['global_config']}, qtasks {app['version']}")
+    typer.echo(
+        f"{app['name']}: {app['broker']}, {app['storage']}, {app['global_config']}, qtasks {app['version']}"
+    )
     show_rows("records", ["status", "tasks"], [[status, count] for status, count in found.records.items()])
     show_rows(
         "queues", ["queue", "ready", "delayed", "leased"],

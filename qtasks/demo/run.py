@@ -277,5 +277,3 @@ def forget() -> None:
     """Deletes the state file, so that the next run starts over."""
     for suffix in ("", "-wal", "-shm"):
         Path(STATE_FILE + suffix).unlink(missing_ok=True)
-
-

@@ -48,7 +48,9 @@ class View:
         if not count:
             self._say(f"There are no files to measure in {where}. Try another folder: qtasks demo DIR")
             return
-        self._say(f"[bold]{count} files[/bold] in {where}; the queue is the SQLite file {STATE_FILE} in this folder.")
+        self._say(
+            f"[bold]{count} files[/bold] in {where}; the queue is the SQLite file {STATE_FILE} in this folder."
+        )
         if more:
             self._say("There are more; only the first ones are taken (--limit).")
         if unnameable:
@@ -57,7 +59,9 @@ class View:
     def planned(self, plan: Plan) -> None:
         """It is known what is left to do."""
         if plan.stale:
-            self._say(f"{plan.stale} files changed or went since an earlier run: their old results are thrown away.")
+            self._say(
+                f"{plan.stale} files changed or went since an earlier run: their old results are thrown away."
+            )
         if plan.again:
             self._say(f"{plan.again} files failed in an earlier run: they are tried again.")
         if plan.done == len(plan.files):
@@ -103,7 +107,9 @@ class View:
 
     def interrupted(self, done: int, total: int) -> None:
         """The run ended early."""
-        self._say(f"Interrupted with {done} of {total} files done. Nothing is lost: run the same command to go on.")
+        self._say(
+            f"Interrupted with {done} of {total} files done. Nothing is lost: run the same command to go on."
+        )
 
     # --- After ------------------------------------------------------------------------------
 
@@ -125,7 +131,9 @@ class View:
         self._say(f"[red]{len(failed)} files failed[/red]; the next run tries them again:")
         for task in failed[:ROWS]:
             reason = (task.traceback or task.cancel_reason or "").strip().splitlines()
-            self._say(f"  {escape(_printable(str(task.args[0])))}: {escape(reason[-1]) if reason else task.status}")
+            self._say(
+                f"  {escape(_printable(str(task.args[0])))}: {escape(reason[-1]) if reason else task.status}"
+            )
 
     def _trace(self, outcome: Outcome) -> None:
         task = outcome.traced
@@ -145,7 +153,10 @@ class View:
         for command, what in (
             (f"qtasks -A qtasks.demo:app get {uuid}", "one task, as a client sees it"),
             ("qtasks -A qtasks.demo:app stats", "queues, workers, tasks, plugins"),
-            ("qtasks -A qtasks.demo:app plugins explain task_executor_args_replace", "who runs when, and why"),
+            (
+                "qtasks -A qtasks.demo:app plugins explain task_executor_args_replace",
+                "who runs when, and why",
+            ),
             ("qtasks triggers", "every place where a plugin can step in"),
             ("qtasks demo DIR", "another folder; press Ctrl-C in the middle, and run it again"),
             ("qtasks demo --fresh", "start over"),

@@ -56,7 +56,7 @@ async def test_the_declaration_gives_queue_and_priority(app: QueueTasks) -> None
     [
         ({"delay": -1}, ValueError, "delay is a finite number of seconds >= 0"),
         ({"delay": float("nan")}, ValueError, "delay is a finite number"),
-        ({"eta": datetime(2030, 1, 1)}, ValueError, "eta needs a time zone"),  # noqa: DTZ001
+        ({"eta": datetime(2030, 1, 1)}, ValueError, "eta needs a time zone"),
         ({"delay": 1, "eta": datetime.now(UTC)}, ValueError, "delay or eta, not both"),
         ({"priority": 128}, ValueError, "priority 128 is outside"),
         ({"queue": "a b"}, InvalidNameError, "queue name 'a b' is not valid"),

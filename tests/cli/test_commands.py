@@ -241,7 +241,7 @@ def test_a_plugin_can_be_kept_out_of_a_run(on_shop: Call) -> None:
 
 def test_help_names_all_commands_and_exit_codes(call: Call) -> None:
     shown = call("--help").stdout
-    for name in "run add get cancel ping stats flush triggers top demo dead plugins".split():
+    for name in ["run", "add", "get", "cancel", "ping", "stats", "flush", "triggers", "top", "demo", "dead", "plugins"]:
         assert f" {name} " in shown
     assert "130 interrupted" in shown
 

@@ -120,7 +120,10 @@ async def test_two_folders_share_a_state_file(tmp_path: Path, folder: Path) -> N
     assert run(tmp_path, "demo", str(folder)).returncode == 0
     assert run(tmp_path, "demo", str(other)).returncode == 0
     tasks = await stored(tmp_path)
-    assert sorted(len([t for t in tasks if t.queue == queue]) for queue in {t.queue for t in tasks}) == [4, 13]
+    assert sorted(len([t for t in tasks if t.queue == queue]) for queue in {t.queue for t in tasks}) == [
+        4,
+        13,
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")

@@ -54,7 +54,9 @@ def test_fastapi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with worker, testclient.TestClient(fastapi_app.api) as client:
         added = client.post("/thumbnails", params={"image": "a.png", "width": 20})
         assert added.status_code == 202
-        read: dict[str, Any] = client.get(f"/thumbnails/{added.json()['uuid']}", params={"wait": TIMEOUT}).json()
+        read: dict[str, Any] = client.get(
+            f"/thumbnails/{added.json()['uuid']}", params={"wait": TIMEOUT}
+        ).json()
         assert read == {"status": "success", "result": {"image": "a.png", "width": 20}}
         assert client.get(f"/thumbnails/{uuid4()}").status_code == 404
 
@@ -79,5 +81,7 @@ def test_notebook(tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=TIMEOUT, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(
+        notebook, timeout=TIMEOUT, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     assert notebook.cells[2].outputs[0]["data"]["text/plain"] == "144"

@@ -138,7 +138,7 @@ class SQLiteBroker(SQLiteMember, Broker, Colocated):
             if left <= 0:
                 marks = ", ".join("?" * len(queues))
                 ready = await self._read(
-                    f"SELECT 1 FROM tasks WHERE app = ? AND state <= 1 AND due_at <= ? AND queue IN ({marks}) "  # noqa: S608
+                    f"SELECT 1 FROM tasks WHERE app = ? AND state <= 1 AND due_at <= ? AND queue IN ({marks}) "
                     "LIMIT 1",
                     self.clock(), *queues,
                 )  # fmt: skip

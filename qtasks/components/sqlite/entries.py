@@ -67,7 +67,7 @@ def claim(
         if len(rows) >= n:
             break
         rows += db.execute(
-            "SELECT seq, uuid, entry_epoch, entry_deliveries, restored, queue, priority, due_at, "  # noqa: S608
+            "SELECT seq, uuid, entry_epoch, entry_deliveries, restored, queue, priority, due_at, "
             f"{columns} FROM tasks WHERE app = ? AND state = 0 AND queue = ? ORDER BY priority, seq LIMIT ?",
             (app, queue, n - len(rows)),
         ).fetchall()
@@ -95,23 +95,23 @@ def claim(
 
 def extend(db: sqlite3.Connection, app: int, handle: DeliveryHandle, until: float) -> bool:
     """Renews a lease where the token holds."""
-    done = db.execute(f"UPDATE tasks SET lease_until = ? WHERE {HELD}", (until, *_key(app, handle)))  # noqa: S608
+    done = db.execute(f"UPDATE tasks SET lease_until = ? WHERE {HELD}", (until, *_key(app, handle)))
     return done.rowcount == 1
 
 
 def ack(db: sqlite3.Connection, app: int, handle: DeliveryHandle) -> DropVerdict:
     """Forgets an entry where the token holds."""
     key = _key(app, handle)
-    if db.execute(f"DELETE FROM tasks WHERE {HELD} AND status IS NULL", key).rowcount:  # noqa: S608
+    if db.execute(f"DELETE FROM tasks WHERE {HELD} AND status IS NULL", key).rowcount:
         return DropVerdict.DONE
-    return _verdict(db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE {HELD}", key))  # noqa: S608
+    return _verdict(db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE {HELD}", key))
 
 
 def nack(db: sqlite3.Connection, app: int, item: Nack, now: float) -> DropVerdict:
     """Puts an entry back where the token holds."""
     assigned, values = back(item, now)
     return _verdict(
-        db.execute(f"UPDATE tasks SET {assigned} WHERE {HELD}", (*values, *_key(app, item.handle)))  # noqa: S608
+        db.execute(f"UPDATE tasks SET {assigned} WHERE {HELD}", (*values, *_key(app, item.handle)))
     )
 
 
@@ -128,7 +128,7 @@ def bury(db: sqlite3.Connection, app: int, handle: DeliveryHandle, reason: str) 
     """Takes an entry out of delivery where the token holds."""
     return _verdict(
         db.execute(
-            f"UPDATE tasks SET state = 3, lease_until = NULL, reason = ? WHERE {HELD}",  # noqa: S608
+            f"UPDATE tasks SET state = 3, lease_until = NULL, reason = ? WHERE {HELD}",
             (reason, *_key(app, handle)),
         )
     )
@@ -179,7 +179,7 @@ def discard(db: sqlite3.Connection, app: int, uuid: UUID) -> None:
     if not db.execute(
         "DELETE FROM tasks WHERE app = ? AND uuid = ? AND status IS NULL", (app, uuid.bytes)
     ).rowcount:
-        db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE app = ? AND uuid = ?", (app, uuid.bytes))  # noqa: S608
+        db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE app = ? AND uuid = ?", (app, uuid.bytes))
 
 
 def sizes(rows: Sequence[tuple[str, int, int]]) -> dict[str, QueueSize]:
@@ -197,7 +197,7 @@ def sizes(rows: Sequence[tuple[str, int, int]]) -> dict[str, QueueSize]:
 def flush(db: sqlite3.Connection, app: int) -> None:
     """Forgets all entries."""
     db.execute("DELETE FROM tasks WHERE app = ? AND status IS NULL", (app,))
-    db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE app = ? AND state IS NOT NULL", (app,))  # noqa: S608
+    db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE app = ? AND state IS NOT NULL", (app,))
 
 
 def _key(app: int, handle: DeliveryHandle) -> tuple[int, bytes, int, str]:

@@ -43,21 +43,21 @@ class SQLiteGlobalConfig(SQLiteMember, GlobalConfig):
 
     async def fetch(self, name: str, key: str) -> Versioned | None:
         rows = await self._read(
-            f"SELECT value, version FROM config WHERE {_ALIVE} AND name = ? AND key = ?",  # noqa: S608
+            f"SELECT value, version FROM config WHERE {_ALIVE} AND name = ? AND key = ?",
             self.clock(), name, key,
         )  # fmt: skip
         return Versioned(decode(rows[0][0]), rows[0][1]) if rows else None
 
     async def fetch_all(self, name: str) -> dict[str, Versioned]:
         rows = await self._read(
-            f"SELECT key, value, version FROM config WHERE {_ALIVE} AND name = ?",  # noqa: S608
+            f"SELECT key, value, version FROM config WHERE {_ALIVE} AND name = ?",
             self.clock(), name,
         )  # fmt: skip
         return {key: Versioned(decode(value), version) for key, value, version in rows}
 
     async def match(self, pattern: str) -> dict[str, dict[str, Versioned]]:
         rows = await self._read(
-            f"SELECT name, key, value, version FROM config WHERE {_ALIVE}",  # noqa: S608
+            f"SELECT name, key, value, version FROM config WHERE {_ALIVE}",
             self.clock(),
         )
         found: dict[str, dict[str, Versioned]] = {}
@@ -84,7 +84,7 @@ class SQLiteGlobalConfig(SQLiteMember, GlobalConfig):
 
 def _version(db: sqlite3.Connection, app: int, name: str, key: str, now: float) -> int:
     row = db.execute(
-        f"SELECT version FROM config WHERE {_ALIVE} AND name = ? AND key = ?",  # noqa: S608
+        f"SELECT version FROM config WHERE {_ALIVE} AND name = ? AND key = ?",
         (app, now, name, key),
     ).fetchone()
     return 0 if row is None else int(row[0])

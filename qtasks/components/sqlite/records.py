@@ -124,7 +124,7 @@ def settle(db: sqlite3.Connection, app: int, item: Settle, also: str = "") -> Se
             columns.append("payload")
             values.append(changed_payload(row[0], inside))
     done = db.execute(
-        f"UPDATE tasks SET {' = ?, '.join(columns)} = ?{also} "  # noqa: S608 - names of columns
+        f"UPDATE tasks SET {' = ?, '.join(columns)} = ?{also} "
         "WHERE app = ? AND uuid = ? AND status = 1 AND epoch = ? AND owner = ?",
         (*values, app, uuid, handle.epoch, handle.owner),
     ).rowcount
@@ -203,7 +203,7 @@ def update(db: sqlite3.Connection, app: int, item: Update) -> bool:
         values.append(changed_payload(row[0], inside))
     if columns:
         db.execute(
-            f"UPDATE tasks SET {' = ?, '.join(columns)} = ? WHERE app = ? AND uuid = ?",  # noqa: S608
+            f"UPDATE tasks SET {' = ?, '.join(columns)} = ? WHERE app = ? AND uuid = ?",
             (*values, app, item.uuid.bytes),
         )
     return True
@@ -214,7 +214,7 @@ def forget(db: sqlite3.Connection, app: int, where: str, params: Sequence[Any]) 
     seqs = [
         (seq, uuid)
         for seq, uuid in db.execute(
-            f"SELECT seq, uuid FROM tasks WHERE app = ? AND status >= 2 AND {where}",  # noqa: S608
+            f"SELECT seq, uuid FROM tasks WHERE app = ? AND status >= 2 AND {where}",
             (app, *params),
         )
     ]

@@ -76,7 +76,7 @@ class SQLiteStorage(SQLiteMember, Storage):
         for start in range(0, len(uuids), PART):
             part = [uuid.bytes for uuid in uuids[start : start + PART]]
             rows = await self._read(
-                "SELECT uuid FROM tasks WHERE app = ? AND status = 1 AND cancel_requested = 1 "  # noqa: S608
+                "SELECT uuid FROM tasks WHERE app = ? AND status = 1 AND cancel_requested = 1 "
                 f"AND uuid IN ({', '.join('?' * len(part))})",
                 *part,
             )
@@ -91,7 +91,7 @@ class SQLiteStorage(SQLiteMember, Storage):
         for start in range(0, len(uuids), PART):
             part = [uuid.bytes for uuid in uuids[start : start + PART]]
             rows = await self._read(
-                f"SELECT {COLUMNS} FROM tasks WHERE app = ? AND status IS NOT NULL "  # noqa: S608
+                f"SELECT {COLUMNS} FROM tasks WHERE app = ? AND status IS NOT NULL "
                 f"AND uuid IN ({', '.join('?' * len(part))})",
                 *part,
             )
@@ -122,7 +122,7 @@ class SQLiteStorage(SQLiteMember, Storage):
         """One page by `seq`; a record that stays during the scan appears once, since its `seq` stays too."""
         after = "" if cursor is None else f" AND seq {'<' if descending else '>'} {int(cursor)}"
         rows = await self._read(
-            f"SELECT seq, {COLUMNS} FROM tasks WHERE app = ? AND {where}{after} "  # noqa: S608
+            f"SELECT seq, {COLUMNS} FROM tasks WHERE app = ? AND {where}{after} "
             f"ORDER BY seq {'DESC' if descending else 'ASC'} LIMIT ?",
             *params, limit,
         )  # fmt: skip
@@ -145,7 +145,7 @@ class SQLiteStorage(SQLiteMember, Storage):
             died, _, seq = cursor.partition(":")
             where, params = "dead = 1 AND (finished_at, seq) < (?, ?)", [float(died), int(seq)]
         rows = await self._read(
-            f"SELECT seq, finished_at, {COLUMNS} FROM tasks WHERE app = ? AND {where} "  # noqa: S608
+            f"SELECT seq, finished_at, {COLUMNS} FROM tasks WHERE app = ? AND {where} "
             "ORDER BY finished_at DESC, seq DESC LIMIT ?",
             *params, limit,
         )  # fmt: skip
