@@ -27,6 +27,7 @@ from qtasks.components.primitives import (
     SettleVerdict,
     SweepReport,
 )
+from qtasks.components.redis.combine import Combiner
 from qtasks.components.redis.faults import backend_error
 from qtasks.components.redis.keeper import RedisLeaseKeeper
 from qtasks.components.redis.link import RedisLink
@@ -34,9 +35,9 @@ from qtasks.components.redis.records import UnreadableError, decode_open
 from qtasks.components.redis.target import Target
 from qtasks.components.redis.wire import (
     CHUNK,
+    Addition,
     chunks,
     dropped,
-    enqueued,
     handle_of,
     held,
     number,
@@ -90,6 +91,7 @@ class RedisBroker(Broker, Colocated):
         self._armed: tuple[tuple[str, ...], int] | None = None
         self._next_due: float | None = None
         self._audit_cursor = b"0"
+        self._combined: Combiner[Addition, AddVerdict] = Combiner(self._add)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.link.target.masked})"
@@ -272,15 +274,19 @@ class RedisBroker(Broker, Colocated):
     # --- With the storage in one step -------------------------------------------------------------
 
     async def add_and_push(self, records: Sequence[TaskRecord], max_queue: int | None) -> list[AddVerdict]:
-        most = b"" if max_queue is None else b"%d" % max_queue
-        calls = []
-        for part in chunks(records):
-            queues = queues_of(record.queue for record in part)
-            args = [most]
-            for record in part:
-                args += enqueued(record, queues)
-            calls.append(self.link.run("add_push", args, queues, durable=True))
-        return [add_verdict(reply) for replies in await gather(calls) for reply in replies]
+        calls = [
+            self._combined([Addition.of(record, max_queue) for record in part]) for part in chunks(records)
+        ]
+        return [verdict for verdicts in await gather(calls) for verdict in verdicts]
+
+    async def _add(self, additions: Sequence[Addition]) -> list[AddVerdict]:
+        queues = queues_of(addition.queue for addition in additions)
+        max_queue = additions[0].max_queue
+        args = [b"" if max_queue is None else b"%d" % max_queue]
+        for addition in additions:
+            args += addition.args(queues)
+        reply = await self.link.run("add_push", args, queues, durable=True)
+        return [add_verdict(each) for each in reply]
 
     async def claim_and_start(
         self, n: int, queues: Sequence[str], owner: str, lease: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from qtasks.components.primitives import DeliveryHandle, DropVerdict, HoldVerdict, Outcome, Settle
@@ -82,10 +82,30 @@ def added(record: TaskRecord) -> tuple[bytes, bytes]:
     return record.uuid.bytes + encode_token(record), encode_part(record)
 
 
-def enqueued(record: TaskRecord, queues: Sequence[str]) -> tuple[bytes, bytes]:
-    """A record for add_push.lua: where it is queued, and its part."""
-    head = _ADD.pack(record.uuid.bytes, queues.index(record.queue), record.priority, record.epoch)
-    return head + encode_token(record), encode_part(record)
+class Addition(NamedTuple):
+    """A record on its way into add_push.lua. The JSON is made before it meets other callers' records,
+    so that a value without a JSON form fails for its own caller only."""
+
+    queue: str
+    uuid: bytes
+    priority: int
+    epoch: int
+    token: bytes
+    part: bytes
+    max_queue: int | None
+
+    @classmethod
+    def of(cls, record: TaskRecord, max_queue: int | None = None) -> Addition:
+        """Of a record. Raises `EncodeError`."""
+        return cls(
+            record.queue, record.uuid.bytes, record.priority, record.epoch, encode_token(record),
+            encode_part(record), max_queue,
+        )  # fmt: skip
+
+    def args(self, queues: Sequence[str]) -> tuple[bytes, bytes]:
+        """Where it is queued, and its part."""
+        head = _ADD.pack(self.uuid, queues.index(self.queue), self.priority, self.epoch)
+        return head + self.token, self.part
 
 
 def settled(settle: Settle, queues: Sequence[str]) -> list[bytes]:
@@ -111,5 +131,5 @@ def settled(settle: Settle, queues: Sequence[str]) -> list[bytes]:
     )  # fmt: skip
     args = [head + handle.owner.encode(), body]
     for record in settle.then:
-        args += enqueued(record, queues)
+        args += Addition.of(record).args(queues)
     return args

@@ -33,9 +33,9 @@ local function begin(taken, index)
   for i = 1, #ids do
     local id, e = ids[i], taken[i][2]
     local before = run:get(id)
-    local kind, value = start(id, e.epoch, owner, e.deliveries)
+    local kind, value, _, available = start(id, e.epoch, owner, e.deliveries)
     if kind == 'S' then
-      e.available = head(value).available
+      e.available = available
       if before and cancel:get(id) then
         value = value .. '\ncancel_requested\ttrue\ncancel_reason\t' .. cancel:get(id)
       end

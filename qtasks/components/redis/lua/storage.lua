@@ -89,7 +89,7 @@ local function start(id, epoch, owner, deliveries)
     r = { state = 'P', epoch = epoch, deliveries = deliveries, started = now, updated = now, owner = owner }
     run:put(id, run_pack(r))
   end
-  return 'S', value, run:get(id)
+  return 'S', value, run:get(id), h.available
 end
 
 -- Lines `field TAB value` replace earlier ones of the same field.
