@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -154,3 +156,25 @@ def test_a_second_signal_ends_at_once(place: Site) -> None:
     began = time.monotonic()
     assert worker.wait(10) == 130
     assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("junk", ["'{\"'", "'[]'"], ids=["cut", "shape"])
+def test_a_corrupt_row_is_buried_alone(place: Site, junk: str) -> None:
+    enqueue(place, 20, "work", 0.01)
+    with sqlite3.connect(place.dir / "queue.db") as file:
+        seq, raw = file.execute("SELECT seq, uuid FROM tasks ORDER BY seq LIMIT 1 OFFSET 5").fetchone()
+        file.execute(f"UPDATE tasks SET payload = {junk} WHERE seq = ?", (seq,))
+    file.close()
+    worker = place.worker()
+    wait_for("the others have ended", lambda: len(place.lines("accepted")) >= 19)
+    assert asyncio.run(drained(place, 20)) == []
+    assert worker.poll() is None
+    corrupt = str(UUID(bytes=raw))
+
+    async def seen() -> dict[str, str]:
+        async with client(place) as app:
+            return {uuid: task.status.value for uuid, task in (await everything(app)).items()}
+
+    statuses = asyncio.run(seen())
+    assert statuses.pop(corrupt) == "error"
+    assert set(statuses.values()) == {"success"}
