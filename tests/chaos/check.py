@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -201,6 +200,3 @@ def recoveries(site: Site) -> list[float]:
             later = [at for at in times[uuid] if at > killed[pid]]
             found += [min(later) - killed[pid]] if later else []
     return found
-
-
-os.environ.setdefault("QTASKS_PLUGIN_AUTOLOAD", "0")
