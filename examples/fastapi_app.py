@@ -4,7 +4,7 @@ Run the server with `uvicorn fastapi_app:api`, and the worker with `qtasks -A fa
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -46,8 +46,6 @@ async def read(uuid: UUID, wait: float = 0.0) -> dict[str, Any]:
     if task is None:
         raise HTTPException(404)
     if wait and not task.finished:
-        try:
+        with suppress(ResultTimeoutError):
             task = await task.wait_result(wait)
-        except ResultTimeoutError:
-            pass
     return {"status": task.status, "result": task.returning}

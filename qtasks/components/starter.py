@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtasks.components.base import Component
 from qtasks.components.exclusive import Exclusive
@@ -120,7 +120,7 @@ class Starter(Component):
                 await self.start()
             await worker.start()
             listening = asyncio.create_task(app.broker.listen(worker), name="qtasks-listen")
-            ends = [listening, asyncio.ensure_future(stop.wait()), worker.failure]
+            ends: list[asyncio.Future[Any]] = [listening, asyncio.ensure_future(stop.wait()), worker.failure]
             if until_idle:
                 ends.append(asyncio.create_task(worker.idle(), name="qtasks-idle"))
             try:
@@ -134,7 +134,7 @@ class Starter(Component):
             if own:
                 await self.stop()
 
-    async def _stop_worker(self, listening: asyncio.Task[None], ends: list[asyncio.Future[object]]) -> None:
+    async def _stop_worker(self, listening: asyncio.Task[None], ends: list[asyncio.Future[Any]]) -> None:
         worker = self.app.worker
         await worker.stop()
         rest = [end for end in ends if end is not worker.failure]

@@ -56,10 +56,8 @@ def test_the_first_call_starts_it_and_close_ends_it(sync_app: QueueTasks) -> Non
 
 
 async def test_on_an_event_loop_it_says_what_to_use(sync_app: QueueTasks) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, sync_app.get, uuid4())
     with pytest.raises(WrongLoopError, match=r"qtasks.QueueTasks with await"):
-        await asyncio.get_running_loop().run_in_executor(None, sync_app.get, uuid4()) and sync_app.get(
-            uuid4()
-        )
         sync_app.get(uuid4())
     await asyncio.get_running_loop().run_in_executor(None, sync_app.close)
 

@@ -128,7 +128,7 @@ class SQLiteBroker(SQLiteMember, Broker, Colocated):
         )
 
     async def discard_many(self, uuids: Sequence[UUID]) -> None:
-        await self._write(lambda db, app: [entries.discard(db, app, uuid) for uuid in uuids])
+        await self._write(lambda db, app: entries.discard_all(db, app, uuids))
 
     async def wait_for_work(self, queues: Sequence[str], timeout: float) -> None:
         changed = self.engine.next_change()

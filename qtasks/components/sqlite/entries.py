@@ -174,12 +174,12 @@ def audit(db: sqlite3.Connection, app: int, limit: int) -> list[UUID]:
     return [UUID(bytes=uuid) for _, uuid in rows]
 
 
-def discard(db: sqlite3.Connection, app: int, uuid: UUID) -> None:
-    """Forgets an entry in any state."""
-    if not db.execute(
-        "DELETE FROM tasks WHERE app = ? AND uuid = ? AND status IS NULL", (app, uuid.bytes)
-    ).rowcount:
-        db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE app = ? AND uuid = ?", (app, uuid.bytes))
+def discard_all(db: sqlite3.Connection, app: int, uuids: Sequence[UUID]) -> None:
+    """Forgets entries in any state."""
+    for uuid in uuids:
+        key = (app, uuid.bytes)
+        if not db.execute("DELETE FROM tasks WHERE app = ? AND uuid = ? AND status IS NULL", key).rowcount:
+            db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE app = ? AND uuid = ?", key)
 
 
 def sizes(rows: Sequence[tuple[str, int, int]]) -> dict[str, QueueSize]:
