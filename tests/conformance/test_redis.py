@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
-from qtasks.components.redis import RedisBroker, RedisLink
-from qtasks.testing import BrokerSuite
+from qtasks.components.redis import RedisBroker, RedisLink, RedisStorage
+from qtasks.testing import BrokerSuite, StorageSuite
 from tests.support.redis_server import RedisServer, flavours
-
-_databases = itertools.count(1)
 
 
 @pytest.fixture(scope="module", params=flavours(), ids=lambda program: program.rsplit("/", 1)[-1])
 def server(request):
-    with RedisServer(request.param, appendonly="yes", appendfsync="no") as started:
+    with RedisServer(request.param, appendonly="yes", appendfsync="everysec") as started:
         started.restrict()
         yield started
 
@@ -26,5 +22,15 @@ class TestRedisBroker(BrokerSuite):
     @pytest.fixture
     def make_component(self, server):
         return lambda like=None: RedisBroker(
+            RedisLink(like.link.target if like else server.url(restricted=True))
+        )
+
+
+class TestRedisStorage(StorageSuite):
+    kit_version = 1
+
+    @pytest.fixture
+    def make_component(self, server):
+        return lambda like=None: RedisStorage(
             RedisLink(like.link.target if like else server.url(restricted=True))
         )
