@@ -165,7 +165,17 @@ class Storage(Component, StoragePrimitives):
     """Keeps records. Subclass it and implement the primitives of `StoragePrimitives`."""
 
     async def start(self) -> None:
-        """Opens the backend; fires `storage_start`."""
+        """Opens the backend; fires `storage_start`.
+
+        Raises:
+            CapabilityError: `config.durability` asks for what this storage does not declare.
+        """
+        durability = self.config.durability
+        if durability != "none" and not getattr(self.capabilities, durability):
+            raise CapabilityError(
+                f"{type(self).__name__} does not declare {durability!r}, which durability={durability!r} needs. "
+                "Choose another storage, or durability='none'"
+            )
         await self.open()
         await self.pm.hook.storage_start(storage=self)
 

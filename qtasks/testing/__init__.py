@@ -12,6 +12,8 @@ pytest.register_assert_rewrite(
 from qtasks.testing.bench import Bench, KitFailure, VirtualClock  # noqa: E402 - after the line above
 from qtasks.testing.broker import BrokerSuite  # noqa: E402
 from qtasks.testing.checks import KIT_VERSION, Check, Suite, check, run_check  # noqa: E402
+from qtasks.testing.global_config import GlobalConfigSuite  # noqa: E402
+from qtasks.testing.pairing import PairingSuite  # noqa: E402
 from qtasks.testing.recorder import Fired, Recorder, recorder  # noqa: E402
 from qtasks.testing.storage import StorageSuite  # noqa: E402
 
@@ -21,7 +23,9 @@ __all__ = [
     "BrokerSuite",
     "Check",
     "Fired",
+    "GlobalConfigSuite",
     "KitFailure",
+    "PairingSuite",
     "Recorder",
     "StorageSuite",
     "Suite",

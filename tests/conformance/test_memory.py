@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qtasks.components.memory import MemoryBroker, MemorySpace, MemoryStorage
-from qtasks.testing import BrokerSuite, StorageSuite
+from qtasks.components.memory import MemoryBroker, MemoryGlobalConfig, MemorySpace, MemoryStorage
+from qtasks.testing import BrokerSuite, GlobalConfigSuite, StorageSuite
 
 
 class TestMemoryBroker(BrokerSuite):
@@ -22,3 +22,11 @@ class TestMemoryStorage(StorageSuite):
     @pytest.fixture
     def make_component(self):
         return lambda like=None: MemoryStorage(like.space if like else MemorySpace())
+
+
+class TestMemoryGlobalConfig(GlobalConfigSuite):
+    kit_version = 1
+
+    @pytest.fixture
+    def make_component(self):
+        return lambda like=None: MemoryGlobalConfig(like.space if like else MemorySpace())

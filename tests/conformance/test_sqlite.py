@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from qtasks.components.sqlite import SQLiteBroker, SQLiteStorage
-from qtasks.testing import BrokerSuite, StorageSuite
+from qtasks.components.sqlite import SQLiteBroker, SQLiteGlobalConfig, SQLiteStorage
+from qtasks.testing import BrokerSuite, GlobalConfigSuite, StorageSuite
 
 
 @pytest.fixture
@@ -29,3 +29,11 @@ class TestSQLiteStorage(StorageSuite):
     @pytest.fixture
     def make_component(self, paths):
         return lambda like=None: SQLiteStorage(like.path if like else next(paths))
+
+
+class TestSQLiteGlobalConfig(GlobalConfigSuite):
+    kit_version = 1
+
+    @pytest.fixture
+    def make_component(self, paths):
+        return lambda like=None: SQLiteGlobalConfig(like.path if like else next(paths))

@@ -89,7 +89,7 @@ class Adding(Suite):
         once.
         """
         storage = await bench.open()
-        values = [
+        values: list[Any] = [
             None,
             False,
             0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 from qtasks.components.primitives import Buried, CancelVerdict, SettleVerdict, Start, Update
@@ -127,7 +128,7 @@ class Changing(Suite):
         new = record(args=(1,))
         await add(storage, new)
         before = await get(storage, running.uuid)
-        changes = {"extra": {"a": [1]}, "progress": 0.5, "updated_at": now + 3}
+        changes: dict[str, Any] = {"extra": {"a": [1]}, "progress": 0.5, "updated_at": now + 3}
         batch = [
             Update(over.uuid, changes), Update(running.uuid, changes), Update(uuid4(), changes),
             Update(new.uuid, {"priority": 5, "kwargs": {"k": None}, "args": ()}),

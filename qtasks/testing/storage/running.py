@@ -124,8 +124,8 @@ class Running(Suite):
         tokens = await started(storage, n=4)
         await storage.settle_many([success(tokens[0], now), error(tokens[1], now), cancel(tokens[2], now)])
         await storage.bury_many([bury(tokens[3].uuid)], expires_at=now + 10)
-        for change in ({"epoch": 10**7}, {"epoch": 1}, {}):
-            asked = [token._replace(**change) for token in tokens]
+        for epoch in (10**7, 1, tokens[0].epoch):
+            asked = [token._replace(epoch=epoch) for token in tokens]
             assert await storage.start_many(asked) == [StartVerdict(Start.TERMINAL)] * 4
         assert await storage.start_many([handle(uuid4())]) == [StartVerdict(Start.MISSING)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
 from qtasks.components.primitives import Page
@@ -63,7 +64,7 @@ class Scanning(Suite):
         await storage.start_many([token])
         await storage.settle_many([success(token, now)])
         for limit in (1, 3, 11, 50):
-            found = await pages(lambda cursor, n=limit: storage.scan(cursor, n), limit)
+            found = await pages(partial(storage.scan, limit=limit), limit)
             assert uuids(found) == uuids(records[::-1]), f"in pages of {limit}"
         untouched = [each for each in found if each.uuid != token.uuid]
         expected = [each for each in records[::-1] if each.uuid != token.uuid]
@@ -128,7 +129,7 @@ class Scanning(Suite):
         await storage.settle_many([success(tokens[0], now), error(tokens[1], now)])
         await storage.cancel_many([young[0].uuid], "", expires_at=now)
         for limit in (1, 2, 100):
-            found = await pages(lambda cursor, n=limit: storage.scan_open(cursor, n, now - 30))
+            found = await pages(partial(storage.scan_open, limit=limit, created_before=now - 30))
             assert sorted(uuids(found)) == sorted(uuids(old[2:])), f"in pages of {limit}"
         every = await pages(lambda cursor: storage.scan_open(cursor, 2, now + 1))
         assert sorted(uuids(every)) == sorted(uuids(old[2:] + young[1:]))
@@ -164,7 +165,7 @@ class Scanning(Suite):
             await storage.settle_many([error(token, now + i, dead=True)])
         await storage.settle_many([error(tokens[6], now)])
         for limit in (1, 4, 6, 50):
-            found = await pages(lambda cursor, n=limit: storage.scan_dead(cursor, n), limit)
+            found = await pages(partial(storage.scan_dead, limit=limit), limit)
             assert uuids(found) == [token.uuid for token in tokens[:6]][::-1], f"in pages of {limit}"
 
     @check("STORAGE-61")
