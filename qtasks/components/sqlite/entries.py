@@ -32,19 +32,24 @@ def push(db: sqlite3.Connection, app: int, item: PushItem, now: float) -> PushVe
     ).fetchone()
     if found is None:
         db.execute(
-            "INSERT INTO tasks (app, uuid, state, queue, priority, due_at, entry_epoch, entry_deliveries, restored) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)",
-            (app, item.uuid.bytes, state, item.queue, item.priority, item.available_at, item.min_epoch),
+            "INSERT INTO tasks (app, uuid, state, queue, priority, due_at, pushed_at, entry_epoch, entry_deliveries, "
+            "restored) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
+            (app, item.uuid.bytes, state, item.queue, item.priority, *_due(item), item.min_epoch),
         )
         return PushVerdict.PUSHED
     if found[0] is not None:
         return PushVerdict.ALREADY_THERE
     db.execute(
-        "UPDATE tasks SET state = ?, queue = ?, priority = ?, due_at = ?, entry_epoch = ?, entry_deliveries = 0, "
-        "restored = 0 WHERE app = ? AND uuid = ?",
-        (state, item.queue, item.priority, item.available_at, item.min_epoch, app, item.uuid.bytes),
+        "UPDATE tasks SET state = ?, queue = ?, priority = ?, due_at = ?, pushed_at = ?, entry_epoch = ?, "
+        "entry_deliveries = 0, restored = 0 WHERE app = ? AND uuid = ?",
+        (state, item.queue, item.priority, *_due(item), item.min_epoch, app, item.uuid.bytes),
     )
     return PushVerdict.PUSHED
+
+
+def _due(item: PushItem) -> tuple[float, float]:
+    """`due_at`, which a nack moves, and `pushed_at`, which is what the handle tells."""
+    return item.available_at, item.available_at
 
 
 Claimed = tuple[DeliveryHandle, tuple[Any, ...]]
@@ -67,7 +72,7 @@ def claim(
         if len(rows) >= n:
             break
         rows += db.execute(
-            "SELECT seq, uuid, entry_epoch, entry_deliveries, restored, queue, priority, due_at, "
+            "SELECT seq, uuid, entry_epoch, entry_deliveries, restored, queue, priority, pushed_at, "
             f"{columns} FROM tasks WHERE app = ? AND state = 0 AND queue = ? ORDER BY priority, seq LIMIT ?",
             (app, queue, n - len(rows)),
         ).fetchall()
@@ -77,10 +82,10 @@ def claim(
     epoch = max(epoch, *(row[2] for row in rows))
     claimed: list[Claimed] = []
     leased: list[tuple[Any, ...]] = []
-    for seq, uuid, _, deliveries, restored, queue, priority, due_at, *rest in rows:
+    for seq, uuid, _, deliveries, restored, queue, priority, available_at, *rest in rows:
         epoch += 1
         handle = DeliveryHandle(
-            UUID(bytes=uuid), epoch, owner, deliveries + 1, bool(restored), queue, priority, due_at
+            UUID(bytes=uuid), epoch, owner, deliveries + 1, bool(restored), queue, priority, available_at
         )
         claimed.append((handle, tuple(rest)))
         leased.append((epoch, owner, deliveries + 1, until, seq))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,7 +80,7 @@ class SQLiteMember(Component):
 
     async def hold_exclusive(self, owner: str, ttl: float) -> bool:
         """As `Broker.hold_exclusive`."""
-        now = time.time()
+        now = self.clock()
         return await self._write(lambda db, app: _hold(db, app, owner, now, ttl))
 
     async def release_exclusive(self, owner: str) -> None:
