@@ -1,9 +1,8 @@
 """qtasks: a task queue in which every step of a task's life is a declared pluggy hook."""
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # type checkers know the name; typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from qtasks._public import *  # noqa: F403
     from qtasks._public import __all__ as __all__

@@ -12,24 +12,28 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Runs the command line; ends the process with its exit code."""
+    """Runs the command line; ends the process with its exit code.
+
+    While no command is at work nothing is open that would have to be closed, so SIGINT just ends the process.
+    A KeyboardInterrupt would not do: where it passes through `exec` or `eval`, as dataclasses and typer use
+    them, Python ends the process by SIGINT in the end, even if it was caught and the exit code is another.
+    """
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
-        signal.signal(signal.SIGINT, _leave)  # nothing is open yet that would have to be closed
-    from qtasks.cli.commands import cli
-
-    if ours:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, leave)
         # All is done by then, and what the process was asked for is known: that is its exit code.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    from qtasks.cli.commands import cli
+
     try:
         cli(prog_name="qtasks")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:
         if ours:
-            signal.signal(signal.SIGINT, _leave)
+            signal.signal(signal.SIGINT, leave)
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
+def leave(_number: int, _frame: FrameType | None) -> None:
+    """Handles SIGINT while no command is at work."""
     os._exit(INTERRUPTED)

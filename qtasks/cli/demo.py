@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes
+from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes, leaving_at_once, run_async
 from qtasks.cli.session import session
 
 LIMIT = 2000
@@ -35,12 +34,13 @@ def demo(
     """
     with errors_as_exit_codes(session(context).traceback):
         root = _checked(folder)
-        from qtasks.demo.run import DemoRun, forget
-        from qtasks.demo.view import View
-
+        with leaving_at_once():
+            from qtasks.demo.run import DemoRun, forget
+            from qtasks.demo.view import View
         if fresh:
             forget()
-        code = asyncio.run(DemoRun(root, limit, View(Console()))())
+        run = DemoRun(root, limit, View(Console()))
+        code = run_async(run(), run.on_signal)
     raise typer.Exit(code)
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from enum import IntEnum
+from types import FrameType
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
 
+from qtasks.cli import leave
 from qtasks.errors import BackendError, EnqueueUnknownError, QTasksError
+
+T = TypeVar("T")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Code(IntEnum):
@@ -60,7 +70,8 @@ def errors_as_exit_codes(show_traceback: bool = False) -> Iterator[None]:
         show_traceback: write the traceback as well.
     """
     try:
-        yield
+        with _handler(signal.default_int_handler, instead_of=leave):
+            yield
     except (typer.Exit, typer.Abort):
         raise
     except KeyboardInterrupt:
@@ -75,6 +86,61 @@ def errors_as_exit_codes(show_traceback: bool = False) -> Iterator[None]:
             traceback.print_exc()
         complain(_message(error))
         raise typer.Exit(_code(error)) from None
+
+
+def leaving_at_once() -> AbstractContextManager[None]:
+    """Around imports that a command makes, and the making of an event loop: SIGINT ends the process at once, as
+    before the command; see `main`."""
+    return _handler(leave, instead_of=signal.default_int_handler)
+
+
+def run_async(step: Coroutine[Any, Any, T], on_signal: Callable[[int], object] | None = None) -> T:
+    """`asyncio.run`, in which a signal finds the event loop whole, whenever it comes.
+
+    Parameters:
+        step: what to run.
+        on_signal: is told of SIGINT and SIGTERM; without it SIGINT cancels the step.
+
+    Raises:
+        KeyboardInterrupt: SIGINT came, and there is no `on_signal`.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with leaving_at_once():
+            return asyncio.run(_with_signals(step, on_signal))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def _with_signals(step: Coroutine[Any, Any, T], on_signal: Callable[[int], object] | None) -> T:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    if on_signal is None:
+        loop.add_signal_handler(signal.SIGINT, task.cancel)
+    else:
+        for number in SIGNALS:
+            loop.add_signal_handler(number, on_signal, number)
+    try:
+        return await step
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+        signal.signal(signal.SIGINT, leave)
+
+
+@contextmanager
+def _handler(handler: Callable[[int, FrameType | None], Any], *, instead_of: object) -> Iterator[None]:
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not instead_of:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _message(error: Exception) -> str:

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from qtasks.app import QueueTasks
-from qtasks.cli.exits import Code, CommandError
+from qtasks.cli.exits import Code, CommandError, leaving_at_once
 
 VARIABLE = "QTASKS_APP"
 WAYS = (
@@ -47,9 +47,12 @@ def load(spec: str) -> QueueTasks:
         sys.path.insert(0, folder)
     module_name, _, attribute = spec.partition(":")
     try:
-        found: object = importlib.import_module(module_name)
+        with leaving_at_once():
+            found: object = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        raise CommandError(f"cannot import {module_name!r} for -A {spec}: {_where(error)}", Code.USAGE) from error
+        raise CommandError(
+            f"cannot import {module_name!r} for -A {spec}: {_where(error)}", Code.USAGE
+        ) from error
     for part in (attribute or "app").split("."):
         try:
             found = getattr(found, part)

@@ -11,7 +11,7 @@ from asyncio.subprocess import Process
 from collections.abc import Sequence
 from pathlib import Path
 
-from qtasks.cli.exits import Code
+from qtasks.cli.exits import Code, run_async
 
 log = logging.getLogger("qtasks.processes")
 
@@ -47,12 +47,9 @@ class Family:
 
     def run(self) -> int:
         """Runs until all have ended; gives the exit code: 0 if all ended well."""
-        return asyncio.run(self._run())
+        return run_async(self._run(), self._on_signal)
 
     async def _run(self) -> int:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
         watching = asyncio.create_task(self._watch()) if self._reload else None
         codes = await asyncio.gather(*(self._keep(number + 1) for number in range(self._count)))
         if watching is not None:

@@ -12,7 +12,7 @@ import typer
 
 from qtasks.app import QueueTasks
 from qtasks.cli import logs
-from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes
+from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes, leaving_at_once
 from qtasks.cli.locate import load
 from qtasks.cli.processes import PARENT, Family
 from qtasks.cli.session import session
@@ -63,7 +63,8 @@ def run(
         _choose_plugins(app, plugin or [])
         app.worker.configure(queues=names, concurrency=concurrency)
         _follow_parent()
-        app.run_forever(until_idle=until_idle)
+        with leaving_at_once():
+            app.run_forever(until_idle=until_idle)
 
 
 def _choose_plugins(app: QueueTasks, chosen: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qtasks.app import QueueTasks
-from qtasks.cli.exits import CommandError, clean, errors_as_exit_codes
+from qtasks.cli.exits import CommandError, clean, errors_as_exit_codes, run_async
 from qtasks.cli.locate import load, spec_of
 from qtasks.codec import encode
 from qtasks.schemas import Task
@@ -55,7 +54,7 @@ class Session:
         """Opens the application, asks it something, closes it; errors become exit codes."""
         with errors_as_exit_codes(self.traceback):
             app = self.app()
-            return asyncio.run(_asked(app, question))
+            return run_async(_asked(app, question))
 
 
 async def _asked(app: QueueTasks, question: Callable[[QueueTasks], Awaitable[T]]) -> T:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,6 @@ TRACES = "demo.traces"
 """The name in the global config under which each queue has the trace of its one task."""
 BATCH = 200
 INTERRUPTED = 130
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SUMMARY_TIMEOUT = 60.0
 ANNOUNCE_TIMEOUT = 2.0
 
@@ -90,9 +88,6 @@ class DemoRun:
 
     async def __call__(self) -> int:
         """Runs it and gives the exit code: 0 all files succeeded, 1 some failed, 130 interrupted."""
-        loop = asyncio.get_running_loop()
-        for number in SIGNALS:
-            loop.add_signal_handler(number, self._on_signal)
         files, more, unnameable = await asyncio.to_thread(find, self._root, self._limit)
         self._view.found(self._root, len(files), more=more, unnameable=unnameable)
         if not files:
@@ -106,7 +101,8 @@ class DemoRun:
         self._view.outcome(outcome)
         return 0 if all(task.status is TaskStatusEnum.SUCCESS for task in outcome.tasks) else 1
 
-    def _on_signal(self) -> None:
+    def on_signal(self, _number: int) -> None:
+        """SIGINT or SIGTERM: stop in good order; the second time: at once."""
         if self._stop.is_set():
             os._exit(INTERRUPTED)
         self._stop.set()

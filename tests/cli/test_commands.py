@@ -6,10 +6,10 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from qtasks.cli.commands import cli
@@ -17,7 +17,7 @@ from qtasks.cli.exits import clean
 from qtasks.hookspecs import MODULES
 from qtasks.markers import trigger_of
 
-Call = Callable[..., Result]
+Call = Callable[..., Any]
 NO_SUCH = str(uuid4())
 
 
@@ -58,7 +58,10 @@ def test_the_application_is_named_by_option_environment_or_pyproject(
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("absent:app", "cannot import 'absent' for -A absent:app: ModuleNotFoundError: No module named 'absent'"),
+        (
+            "absent:app",
+            "cannot import 'absent' for -A absent:app: ModuleNotFoundError: No module named 'absent'",
+        ),
         ("shop:absent", "'shop' has no 'absent'"),
         ("shop:not_an_app", "shop:not_an_app is a int, not a QueueTasks"),
         ("broken:app", "ZeroDivisionError: division by zero"),
@@ -105,14 +108,19 @@ def test_add_run_get(on_shop: Call) -> None:
 
 
 def test_arguments_are_json_or_else_text(on_shop: Call) -> None:
-    added = on_shop("add", "add", "[1, null]", "text", '"5"', "true", "--json", "--queue", "mail", "--priority", "3")
+    added = on_shop(
+        "add", "add", "[1, null]", "text", '"5"', "true", "--json", "--queue", "mail", "--priority", "3"
+    )
     task = json.loads(added.stdout)
     assert task["args"] == [[1, None], "text", "5", True]
     assert (task["queue"], task["priority"]) == ("mail", 3)
 
 
 def test_the_same_uuid_twice_is_harmless_and_another_task_a_conflict(on_shop: Call) -> None:
-    assert on_shop("add", "add", "1", "--uuid", NO_SUCH).stdout == on_shop("add", "add", "1", "--uuid", NO_SUCH).stdout
+    assert (
+        on_shop("add", "add", "1", "--uuid", NO_SUCH).stdout
+        == on_shop("add", "add", "1", "--uuid", NO_SUCH).stdout
+    )
     conflict = on_shop("add", "add", "2", "--uuid", NO_SUCH)
     assert conflict.exit_code == 1
     assert "another name, args or kwargs" in conflict.stderr
@@ -140,7 +148,9 @@ def test_the_same_uuid_twice_is_harmless_and_another_task_a_conflict(on_shop: Ca
         (["stars"], 2, "stars"),
     ],
 )
-def test_mistakes_are_told_in_a_line_and_an_exit_code(on_shop: Call, args: list[str], code: int, message: str) -> None:
+def test_mistakes_are_told_in_a_line_and_an_exit_code(
+    on_shop: Call, args: list[str], code: int, message: str
+) -> None:
     failed = on_shop(*args)
     assert failed.exit_code == code, failed.output
     assert message in failed.stderr
@@ -241,7 +251,20 @@ def test_a_plugin_can_be_kept_out_of_a_run(on_shop: Call) -> None:
 
 def test_help_names_all_commands_and_exit_codes(call: Call) -> None:
     shown = call("--help").stdout
-    for name in ["run", "add", "get", "cancel", "ping", "stats", "flush", "triggers", "top", "demo", "dead", "plugins"]:
+    for name in [
+        "run",
+        "add",
+        "get",
+        "cancel",
+        "ping",
+        "stats",
+        "flush",
+        "triggers",
+        "top",
+        "demo",
+        "dead",
+        "plugins",
+    ]:
         assert f" {name} " in shown
     assert "130 interrupted" in shown
 

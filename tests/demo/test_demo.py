@@ -248,6 +248,18 @@ async def test_killed_at_20_points_every_file_succeeds_exactly_once(tmp_path: Pa
     await interrupt_often(tmp_path, 20, signal.SIGKILL, -signal.SIGKILL, 1000)
 
 
+@pytest.mark.parametrize(
+    "module",
+    ["pydantic", "typer", "qtasks.app", "qtasks.cli.commands", "qtasks.demo.tasks", "qtasks.demo.run"],
+)
+def test_interrupted_while_it_starts_it_just_ends(tmp_path: Path, folder: Path, module: str) -> None:
+    with running(tmp_path, "demo", str(folder), PYTHONPROFILEIMPORTTIME="1") as command:
+        assert command.wait_for(lambda line: line.endswith(f" {module}"))
+        command.signal(signal.SIGINT)
+        assert command.wait() == 130
+        assert "Traceback" not in command.output
+
+
 async def test_sigterm_is_an_interruption_too(tmp_path: Path) -> None:
     await interrupt_often(tmp_path, 1, signal.SIGTERM, 130, FILES)
 
