@@ -221,7 +221,7 @@ def verdict(impl: Implementation, run: Run | None, error: BaseException) -> Exce
             return timeout
         if not isinstance(error, asyncio.CancelledError):
             raise asyncio.CancelledError from error
-    if not isinstance(error, Exception):
+    if not isinstance(error, Exception) and not _cancelled_by_nobody(error):
         raise error
     trigger = impl.trigger
     if isinstance(error, TaskControl) and trigger.control_flow and not trigger.signal:
@@ -238,6 +238,19 @@ def verdict(impl: Implementation, run: Run | None, error: BaseException) -> Exce
     )
     wrapped.__cause__ = error
     return wrapped
+
+
+def _cancelled_by_nobody(error: BaseException) -> bool:
+    """Whether a CancelledError is the implementation's own: it awaited something that had been cancelled, while
+    nobody wants the task cancelled that it runs in. Taken for a real one, it would end whoever fired the trigger.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and not task.cancelling()
 
 
 def settle(impl: Implementation, host: Host, fault: Exception) -> None:
