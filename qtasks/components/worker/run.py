@@ -23,7 +23,7 @@ from qtasks.components.worker.outcome import (
     traceback_of,
 )
 from qtasks.components.worker.slot import Slot, Stop
-from qtasks.context import TaskContext
+from qtasks.context import TaskContext, current
 from qtasks.errors import (
     EncodeError,
     PayloadTooLargeError,
@@ -85,16 +85,18 @@ class Run:
                 await self._before()
             finally:
                 slot.leave()
+                if slot.interrupted:
+                    await slot.take_back()
         except UnknownTask as unknown:
             return self._unknown(unknown)
         except (TaskCancelError, TaskDefer, TaskRejected) as control:
             return await self._controlled(control)
-        except PluginError as error:
-            return await self._release_after(error)
-        except asyncio.CancelledError:
-            if not slot.interrupted():
+        except (PluginError, asyncio.CancelledError) as error:
+            if slot.interrupted:
+                return await self._stopped(error)
+            if not isinstance(error, PluginError):
                 raise
-            return await self._stopped()
+            return await self._release_after(error)
         return await self._run()
 
     # --- Before the run ---------------------------------------------------------------------
@@ -177,6 +179,14 @@ class Run:
         slot, task_func = self.slot, self.task_func
         hit("worker.before_run")
         context = TaskContext(self.app, slot.handle, task_func, self.task_broker)
+        token = current.set(context)
+        try:
+            return await self._executed(context)
+        finally:
+            current.reset(token)
+
+    async def _executed(self, context: TaskContext) -> Ended | None:
+        slot, task_func = self.slot, self.task_func
         executor = self.app.task_executor
         if task_func.max_time is not None:
             self.worker.deadlines.watch(slot, task_func.max_time)
@@ -189,28 +199,34 @@ class Run:
             finally:
                 slot.leave()
                 slot.deadline = None
+                if slot.interrupted:
+                    await slot.take_back()
             result = await executor.finish(task_func, self.task_broker, result)
-        except ThreadStillRunning as running:
-            self.thread = running.future
-            slot.interrupted()
-            return await self._stopped()
-        except asyncio.CancelledError as error:
-            if slot.interrupted():
-                return await self._stopped()
-            if (own := asyncio.current_task()) is not None and own.cancelling():
-                raise
-            return await self._failed(error)  # raised by the task's own code
         except (TaskCancelError, TaskDefer, TaskRejected) as control:
             return await self._controlled(control)
-        except (Exception, SystemExit) as error:
-            return await self._failed(error)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # not the task's: somebody ends the process, or the loop
+        except BaseException as error:
+            return await self._ended_by(error)
         return await self._succeeded(result)
+
+    async def _ended_by(self, error: BaseException) -> Ended | None:
+        if isinstance(error, ThreadStillRunning):
+            self.thread = error.future
+        if self.slot.interrupted:
+            return await self._stopped(error)
+        if self.thread is not None or ((own := asyncio.current_task()) is not None and own.cancelling()):
+            raise error  # the subworker is cancelled
+        return await self._failed(error)
 
     async def _succeeded(self, result: Any) -> Ended | None:
         return await self._finish(success_model(self.slot.record, result, self.app.clock()))
 
-    async def _stopped(self) -> Ended | None:
+    async def _stopped(self, error: BaseException) -> Ended | None:
+        """The slot was interrupted. What the code raised then is not a failure of the task."""
         slot = self.slot
+        if isinstance(error, Exception):
+            log.warning("task %s raised when it was stopped: %r", slot.handle.uuid, error)
         match slot.stop:
             case Stop.LOST:
                 log.warning("task %s: %s; its result is dropped", slot.handle.uuid, Stop.LOST.value)
@@ -219,9 +235,9 @@ class Run:
                 return await self._finish(cancel_model(slot.record, slot.reason, self.app.clock()))
             case Stop.TIMEOUT:
                 seconds = self.task_func.max_time
-                return await self._failed(
-                    TaskTimeoutError(f"the task ran longer than max_time ({seconds} s)")
-                )
+                late = TaskTimeoutError(f"the task ran longer than max_time ({seconds} s)")
+                late.__cause__ = error if isinstance(error, Exception) else None
+                return await self._failed(late)
         if self.thread is not None:
             return None  # what still runs is left to its lease
         return Ended(release_settle(slot.handle, self.app.clock(), 0.0, counted=False))
