@@ -12,7 +12,7 @@ from qtasks.components.base import Component
 from qtasks.components.processes import in_process
 from qtasks.components.streams import run_stream
 from qtasks.components.threads import DaemonThreads
-from qtasks.context import TaskContext, _current
+from qtasks.context import TaskContext
 from qtasks.errors import TaskPluginTriggerError
 from qtasks.schemas import UNSET, TaskExecSchema, TaskPrioritySchema
 
@@ -52,7 +52,6 @@ class TaskExecutor(Component):
         args: tuple[Any, ...], kw: dict[str, Any],
     ) -> Any:  # fmt: skip
         """Runs the code with its middlewares; gives the raw result."""
-        _current.set(context)
         if not task_func.middlewares_before and not task_func.middlewares_after:
             return await self.run(task_func, context, args, kw)
         for middleware in task_func.middlewares_before:
@@ -91,8 +90,11 @@ class TaskExecutor(Component):
         return item if handler is None else await _maybe_await(handler(item))
 
     async def in_thread(self, function: Callable[[], Any]) -> Any:
-        """Runs a plain function in a daemon thread. A cancelled caller gets CancelledError only when the
-        function has returned, since a thread cannot be stopped; `abandoned` tells the worker meanwhile."""
+        """Runs a plain function in a daemon thread.
+
+        Raises:
+            ThreadStillRunning: the caller was cancelled, and the function goes on, since a thread cannot be stopped.
+        """
         if self._threads is None:
             self._threads = DaemonThreads(self.config.threads)
         future = self._threads.submit(function)

@@ -23,7 +23,7 @@ from qtasks.components.worker.outcome import (
     traceback_of,
 )
 from qtasks.components.worker.slot import Slot, Stop
-from qtasks.context import TaskContext, current
+from qtasks.context import TaskContext, _current
 from qtasks.errors import (
     EncodeError,
     PayloadTooLargeError,
@@ -179,11 +179,11 @@ class Run:
         slot, task_func = self.slot, self.task_func
         hit("worker.before_run")
         context = TaskContext(self.app, slot.handle, task_func, self.task_broker)
-        token = current.set(context)
+        token = _current.set(context)
         try:
             return await self._executed(context)
         finally:
-            current.reset(token)
+            _current.reset(token)
 
     async def _executed(self, context: TaskContext) -> Ended | None:
         slot, task_func = self.slot, self.task_func
@@ -215,8 +215,8 @@ class Run:
             self.thread = error.future
         if self.slot.interrupted:
             return await self._stopped(error)
-        if self.thread is not None or ((own := asyncio.current_task()) is not None and own.cancelling()):
-            raise error  # the subworker is cancelled
+        if (own := asyncio.current_task()) is not None and own.cancelling():
+            raise asyncio.CancelledError from error  # the subworker is to end
         return await self._failed(error)
 
     async def _succeeded(self, result: Any) -> Ended | None:

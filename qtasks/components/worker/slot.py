@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,10 @@ class Slot:
         handle, record: the delivery, and the task's record as it was started.
         reason: what the client said, with `Stop.CANCEL`.
         deadline: loop time at which `max_time` is over; `None` without a bound.
+        interrupted: whether what the slot awaited was interrupted by its stop.
     """
 
-    __slots__ = ("_stoppable", "_task", "deadline", "handle", "reason", "record", "stop")
+    __slots__ = ("_stoppable", "_task", "deadline", "handle", "interrupted", "reason", "record", "stop")
 
     def __init__(self, handle: DeliveryHandle, record: TaskRecord, task: asyncio.Task[object] | None) -> None:
         self.handle = handle
@@ -44,17 +46,19 @@ class Slot:
         self.stop: Stop | None = None
         self.reason = ""
         self.deadline: float | None = None
+        self.interrupted = False
         self._task = task
         self._stoppable = False
 
     def enter(self) -> None:
         """From here on a stop interrupts what is awaited."""
         self._stoppable = True
+        self.interrupted = False
         if self.stop is not None:
             self._interrupt()
 
     def leave(self) -> None:
-        """From here on a stop is no more than noted."""
+        """From here on a stop is no more than noted. Where `interrupted` is set, `take_back` comes next."""
         self._stoppable = False
 
     def request(self, stop: Stop, reason: str = "") -> None:
@@ -69,18 +73,26 @@ class Slot:
     def _interrupt(self) -> None:
         if self._task is not None:
             self._stoppable = False
+            self.interrupted = True
             self._task.cancel()
+
+    async def take_back(self) -> None:
+        """Ends an interruption, whatever the code made of it: it may have caught it, turned it into an error of
+        its own, or ended without waiting for anything again. The next task of the subworker must not meet it.
+
+        Raises:
+            CancelledError: somebody else wants the subworker cancelled.
+        """
+        if self._task is None:
+            return
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)  # one that has not arrived yet arrives here
+        if self._task.uncancel():
+            raise asyncio.CancelledError
 
     def overdue(self, now: float) -> bool:
         """Whether `max_time` is over at this loop time: its lease is then no longer renewed."""
         return self.deadline is not None and now > self.deadline
-
-    def interrupted(self) -> bool:
-        """Whether a CancelledError that was just caught is this slot's own; it is then taken back."""
-        if self.stop is None or self._task is None:
-            return False
-        self._task.uncancel()
-        return True
 
 
 class Deadlines:
