@@ -485,8 +485,9 @@ class Worker(Component):
     async def _ask_for_cancels(self, slots: list[Slot]) -> None:
         try:
             asked = await self.app.storage.cancel_requested_many([slot.handle.uuid for slot in slots])
+            found = [slot for slot, requested in zip(slots, asked, strict=True) if requested]
+            records = await self.app.storage.get_many([slot.handle.uuid for slot in found]) if found else []
         except TransientError:
             return  # the claim loop reports it
-        for slot, requested in zip(slots, asked, strict=True):
-            if requested:
-                slot.request(Stop.CANCEL, "cancelled by a client")
+        for slot, record in zip(found, records, strict=True):
+            slot.request(Stop.CANCEL, (record.cancel_reason if record else None) or "cancelled by a client")
