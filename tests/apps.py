@@ -16,7 +16,7 @@ from qtasks.config import QueueConfig
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 
 BACKENDS = ("memory", "sqlite")
-WAIT = 20.0
+WAIT = 4.0
 """Seconds after which a scenario counts as stuck. Nothing waits that long when all is well."""
 
 
@@ -97,3 +97,19 @@ async def assert_quiet(app: QueueTasks) -> None:
     assert await app.broker.buried(10) == []
     page = await app.storage.scan_open(None, 10, app.clock() + 1e6)
     assert page.records == []
+
+
+@asynccontextmanager
+async def alive(app: QueueTasks) -> AsyncIterator[None]:
+    """A started application with its worker; at the end the worker still works, and nothing is left."""
+    if "canary" not in app.tasks:
+
+        @app.task(name="canary")
+        async def canary() -> str:
+            return "alive"
+
+    async with app:
+        async with serving(app):
+            yield
+            await run_canary(app)
+        await assert_quiet(app)
