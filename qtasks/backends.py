@@ -72,8 +72,14 @@ def _sqlite(url: str) -> Backend:
             f"{url!r} names a host, {parts.netloc!r}: a file is 'sqlite:///relative.db' or 'sqlite:////absolute.db'"
         )
     if parts.query or parts.fragment:
-        raise ConfigError(f"{url!r}: an SQLite URL takes no options; write ? and # in a file name as %3F and %23")
+        raise ConfigError(
+            f"{url!r}: an SQLite URL takes no options; write ? and # in a file name as %3F and %23"
+        )
     path = unquote(parts.path[1:])
+    if path == ":memory:":
+        raise ConfigError(
+            f"{url!r}: processes cannot share such a file; use 'memory://' for a queue in memory"
+        )
     if not path or path.endswith("/") or "\0" in path:
         raise ConfigError(f"{url!r} names no file: write it as {DEFAULT_URL!r}")
     return Backend(SQLiteBroker(path), SQLiteStorage(path), SQLiteGlobalConfig(path))
