@@ -1,6 +1,7 @@
 """Runs the Python blocks of one page in their order, in one namespace, in the current folder.
 
-Blocks may use `await` at their top level. The line numbers of a traceback are those of the page.
+A block whose first line names a file is saved as well; one that is a test file is then run by pytest. Blocks may
+use `await` at their top level. The line numbers of a traceback are those of the page.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +35,18 @@ def run(page: Path) -> None:
                 runner.run(eval(code, vars(module)))
             else:
                 exec(code, vars(module))
+    if suites := [
+        block.saved_as for block in blocks(page, "python") if (block.saved_as or "").startswith("test_")
+    ]:
+        options = [
+            "-p",
+            "no:cacheprovider",
+            "-o",
+            "asyncio_mode=auto",
+            "-o",
+            "asyncio_default_fixture_loop_scope=function",
+        ]
+        subprocess.run([sys.executable, "-m", "pytest", "-q", *options, *suites], check=True)
 
 
 if __name__ == "__main__":
