@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from qtasks.components.primitives import Capabilities
 from qtasks.config import QueueConfig
@@ -53,7 +53,10 @@ class Bench(Generic[C]):
         capabilities: what the component declares.
         short: seconds of a lease or delay that a check lets run out.
         long: seconds of a lease or delay that never runs out during a check.
+        patience: seconds after which an event that should have come is given up.
     """
+
+    patience: ClassVar[float] = EVENT_TIMEOUT
 
     def __init__(self, factory: Factory, capabilities: Capabilities | None = None) -> None:
         self._factory = factory
@@ -102,21 +105,22 @@ class Bench(Generic[C]):
             look: looks.
             told: what is waited for, for the message.
         """
-        deadline = time.monotonic() + EVENT_TIMEOUT
+        deadline = time.monotonic() + self.patience
         while not (seen := await look()):
             if self.capabilities.virtual_clock or time.monotonic() > deadline:
                 raise KitFailure(f"it did not come about that {told}")
             await asyncio.sleep(0.01)
         return seen
 
-    async def within(self, awaitable: Awaitable[T], told: str, seconds: float = EVENT_TIMEOUT) -> T:
+    async def within(self, awaitable: Awaitable[T], told: str, seconds: float | None = None) -> T:
         """Awaits, but not for ever.
 
         Parameters:
             awaitable: what is awaited.
             told: what it is, for the message.
-            seconds: the bound.
+            seconds: the bound; without it `patience`.
         """
+        seconds = self.patience if seconds is None else seconds
         try:
             async with asyncio.timeout(seconds):
                 return await awaitable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +19,9 @@ KIT_VERSION = 1
 """The version of the kit. A check is run by suites whose `kit_version` is not below the check's `since`."""
 
 CAPABILITIES = frozenset(field.name for field in fields(Capabilities))
+
+FAILURES = (Exception, pytest.fail.Exception)
+"""What ends a check: its own assertions, what the component raises, and `pytest.raises` without a raise."""
 
 TestFunction = TypeVar("TestFunction", bound=Callable[..., Any])
 
@@ -103,9 +107,8 @@ def _asynchronous(function: Callable[..., Awaitable[None]], described: Check) ->
         self.admit(described, *args, *kwargs.values())
         try:
             await function(self, *args, **kwargs)
-        except Exception as error:
-            self.fell_short(described, error)
-            raise
+        except FAILURES as error:
+            raise self.fell_short(described, error)  # noqa: B904 - it is the same, or has it as its cause
         self.held(described)
 
     return pytest.mark.asyncio(run)
@@ -117,9 +120,8 @@ def _synchronous(function: Callable[..., None], described: Check) -> Any:
         self.admit(described, *args, *kwargs.values())
         try:
             function(self, *args, **kwargs)
-        except Exception as error:
-            self.fell_short(described, error)
-            raise
+        except FAILURES as error:
+            raise self.fell_short(described, error)  # noqa: B904 - it is the same, or has it as its cause
         self.held(described)
 
     return run
@@ -144,13 +146,13 @@ class Suite:
         super().__init_subclass__(**kwargs)
         if cls.__module__.startswith(__package__ + "."):
             return
-        known = {described.method: described.id for described in _checks_of(cls)}
+        known = {each.method: each.id for base in cls.__mro__[1:] for each in _own_checks(base)}
         for name in vars(cls).keys() & known.keys():
             raise TypeError(
                 f"{cls.__name__} overrides {name} ({known[name]}). A check is not overridden: put the reason "
                 f"into expected_failures = {{{known[name]!r}: 'why'}}"
             )
-        if unknown := cls.expected_failures.keys() - known.values():
+        if unknown := cls.expected_failures.keys() - {each.id for each in _checks_of(cls)}:
             raise TypeError(f"{cls.__name__}.expected_failures names no check: {', '.join(sorted(unknown))}")
 
     @classmethod
@@ -174,14 +176,21 @@ class Suite:
         if reason is not None:
             pytest.skip(reason)
 
-    def fell_short(self, described: Check, error: Exception) -> None:
-        """Puts the id and the advice into the error; an expected one becomes an xfail."""
+    def fell_short(self, described: Check, error: BaseException) -> AssertionError:
+        """What is raised for a check that fell short: its message begins with the id, its note is the advice.
+        An expected failure becomes an xfail."""
         if described.id in self.expected_failures:
             pytest.xfail(f"{described.id}: {self.expected_failures[described.id]}")
         if isinstance(error, AssertionError):
             told = str(error.args[0]) if error.args else described.promise
             error.args = (f"{described.id}: {told}", *error.args[1:])
-        error.add_note(f"{described.id}: {described.promise} If this fails, {described.advice}")
+            failure = error
+        else:
+            told = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
+            failure = KitFailure(f"{described.id}: {told}")
+            failure.__cause__ = error
+        failure.add_note(f"{described.id}: {described.promise} If this fails, {described.advice}")
+        return failure
 
     def held(self, described: Check) -> None:
         """Fails an expected failure that did not fail."""
@@ -189,15 +198,18 @@ class Suite:
             raise KitFailure(f"{described.id} holds now: remove it from expected_failures (strict)")
 
 
+def _own_checks(cls: type) -> list[Check]:
+    found = (getattr(value, "qtasks_check", None) for value in vars(cls).values())
+    return [each for each in found if isinstance(each, Check)]
+
+
 def _checks_of(cls: type) -> list[Check]:
     found: dict[str, Check] = {}
     for base in reversed(cls.__mro__):
-        for value in vars(base).values():
-            described = getattr(value, "qtasks_check", None)
-            if isinstance(described, Check):
-                other = found.setdefault(described.id, described)
-                if other != described:
-                    raise TypeError(f"{described.id} is the id of {other.method} and of {described.method}")
+        for described in _own_checks(base):
+            other = found.setdefault(described.id, described)
+            if other != described:
+                raise TypeError(f"{described.id} is the id of {other.method} and of {described.method}")
     return list(found.values())
 
 
@@ -218,7 +230,7 @@ async def run_check(suite: type[Suite], id: str, factory: Factory) -> None:  # n
         raise LookupError(f"{suite.__name__} has no check {id}")
     method = getattr(suite(), described.method)
     if not inspect.iscoroutinefunction(method):
-        method(factory)
+        await asyncio.to_thread(method, factory)  # it has an event loop of its own
         return
     async with Bench[Any](factory, suite.capabilities) as bench:
         await method(bench)

@@ -125,6 +125,7 @@ class Crashes(Suite):
                 assert follow is not None, "the result is stored, its follow-up is not"
             else:
                 assert follow is None, "the follow-up is stored, the result is not"
+                assert await pair.known(tasks[0].uuid), "acked before it was settled (R2)"
             await finished(pair, *(task.uuid for task in tasks))
             if before.status.terminal:
                 after = await pair.get(tasks[0].uuid)

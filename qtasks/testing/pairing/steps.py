@@ -106,9 +106,8 @@ class Steps(Suite):
         pair = await Pair.open(bench)
         await pair.add(*(record() for _ in range(3)))
         claims, now = await pair.claim(), bench.now()
-        outcomes = [
-            outcome(token, now) for outcome, (token, _) in zip((success, error, cancel), claims, strict=True)
-        ]
+        (a, _), (b, _), (c, _) = claims
+        outcomes = [success(a, now), error(b, now), cancel(c, now)]
         assert await pair.settle(*outcomes) == [ACCEPTED] * 3
         assert await pair.broker.contains_many([token.uuid for token, _ in claims]) == [False] * 3
         statuses = [(await pair.get(token.uuid)).status for token, _ in claims]
