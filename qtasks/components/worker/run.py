@@ -53,6 +53,9 @@ log = logging.getLogger("qtasks.worker")
 
 UNKNOWN_TASK_DELAY = 1.0
 
+_COUNTED = FENCED_FIELDS | {"attempt", "deliveries"}
+"""What the start patch never changes."""
+
 
 class UnknownTask(Exception):
     """No task of this name is declared in this process."""
@@ -167,7 +170,7 @@ class Run:
         changes = {
             name: value
             for name, value in kw.items()
-            if name not in FENCED_FIELDS and (name not in known or value is not known[name])
+            if name not in _COUNTED and (name not in known or value is not known[name])
         }
         if changes:
             await self.app.storage.update_many([Update(uuid, changes)])
@@ -289,6 +292,8 @@ class Run:
         except PluginError as failure:
             error.add_note(f"worker_task_error_retry failed too: {failure}")
             model = replace(model, traceback=traceback_of(error, config.max_traceback))
+        # A plugin decides whether and when; the count, and with it the cap, is the worker's.
+        model = replace(model, attempt=record.attempt + 1) if model.attempt != record.attempt + 1 else model
         limit = record.retry if record.retry is not None else task_func.retry
         if model.retry_in is None or record.attempt >= limit or self._unrepeatable():
             return await self._finish(
@@ -311,6 +316,9 @@ class Run:
             return await self._release_after(error)
         except (TaskCancelError, TaskDefer, TaskRejected) as control:
             return await self._controlled(control)
+        # What the protocol needs stays, also where a plugin replaced all fields.
+        times = {name: changes.get(name, patch[name]) for name in ("available_at", "updated_at")}
+        changes = {**changes, **times, "attempt": model.attempt}
         delay = max(0.0, changes["available_at"] - model.updated_at)
         settle = retry_settle(self.slot.handle, changes, delay)
         return Ended(settle, self.task_func, self.task_broker, model)
