@@ -94,6 +94,8 @@ class Producer:
                 f"task {name!r}: the arguments take {len(payload)} bytes, more than max_payload "
                 f"({app.config.max_payload}); pass a reference to the data instead"
             )
+        # A plugin may have put another task in the place of the one that was asked for.
+        declared = app.tasks.get(model.task_name)
         return Prepared(self._record(uuid, model, digest, declared, replay_of), model)
 
     def _record(
