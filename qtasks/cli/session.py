@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qtasks.app import QueueTasks
-from qtasks.cli.exits import CommandError, clean, errors_as_exit_codes, run_async
+from qtasks.cli.exits import clean, errors_as_exit_codes, run_async
 from qtasks.cli.locate import load, spec_of
 from qtasks.codec import encode
 from qtasks.schemas import Task
@@ -41,14 +41,6 @@ class Session:
     def app(self) -> QueueTasks:
         """The application."""
         return load(self.spec)
-
-    def app_or_none(self) -> QueueTasks | None:
-        """The application, `None` where none is named."""
-        try:
-            spec = self.spec
-        except CommandError:
-            return None
-        return load(spec)
 
     def ask(self, question: Callable[[QueueTasks], Awaitable[T]]) -> T:
         """Opens the application, asks it something, closes it; errors become exit codes."""
