@@ -268,14 +268,14 @@ class Run:
 
     def _unknown(self, unknown: UnknownTask) -> Ended:
         handle, config, now = self.slot.handle, self.app.config, self.app.clock()
-        if now > handle.available_at + config.missing_grace:
+        # From when it was due: a retry or a defer moves that, a try to find the task does not.
+        if now > self.slot.record.available_at + config.missing_grace:
             reason = f"no task is registered as {str(unknown)!r} in this worker"
             log.error("task %s is dead: %s", handle.uuid, reason)
             model = error_model(self.slot.record, reason, now, failed=False)
             return Ended(terminal_settle(handle, self.slot.record, model, config, dead=True))
         log.warning("task %s is put back: no task is registered as %r here", handle.uuid, str(unknown))
         settle = release_settle(handle, now, UNKNOWN_TASK_DELAY, counted=False)
-        # The grace is counted from when the task was due, which must not move with each try.
         settle.changes["available_at"] = self.slot.record.available_at
         return Ended(settle)
 
