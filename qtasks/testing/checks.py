@@ -210,6 +210,9 @@ def _checks_of(cls: type) -> list[Check]:
             other = found.setdefault(described.id, described)
             if other != described:
                 raise TypeError(f"{described.id} is the id of {other.method} and of {described.method}")
+    for described in found.values():
+        if getattr(getattr(cls, described.method), "qtasks_check", None) != described:
+            raise TypeError(f"{described.id} never runs: something else is called {described.method} too")
     return list(found.values())
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import pytest
+from hypothesis import Phase, settings
 
 from qtasks.components.broker import Broker
 from qtasks.components.delivery import SplitDelivery, push_item
@@ -41,8 +42,19 @@ def two_spaces(like=None):
     return MemoryBroker(broker), MemoryStorage(storage)
 
 
+@pytest.fixture
+def unshrunk():
+    """State machines that stop at the first failure: shrinking it is of no use here."""
+    usual = settings.default
+    settings.register_profile("unshrunk", parent=usual, phases=[Phase.generate])
+    settings.load_profile("unshrunk")
+    yield
+    settings.register_profile("unshrunk", parent=usual)
+    settings.load_profile("unshrunk")
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
-async def test_the_kit_sees_the_mutant(mutant: Mutant, monkeypatch):
+async def test_the_kit_sees_the_mutant(mutant: Mutant, monkeypatch, unshrunk):
     monkeypatch.setattr(Bench, "patience", 0.5)
     with pytest.raises(AssertionError) as caught:
         await run_check(mutant.suite, mutant.check, mutant.factory)
@@ -174,6 +186,27 @@ def test_a_check_is_not_overridden():
                 """Nothing to see here."""
 
 
+def test_a_check_is_not_hidden_by_its_name():
+    class One(Suite):
+        @check("X-1")
+        async def test_x(self, bench):
+            """It holds.
+
+            If this fails, check everything.
+            """
+
+    class Two(Suite):
+        @check("X-2")
+        async def test_x(self, bench):
+            """It holds too.
+
+            If this fails, check everything.
+            """
+
+    with pytest.raises(TypeError, match="X-2 never runs"):
+        type("Both", (One, Two), {}).checks()
+
+
 def test_an_expected_failure_names_a_check():
     with pytest.raises(TypeError, match="BROKER-999"):
 
@@ -206,7 +239,7 @@ async def test_an_undeclared_capability_must_be_refused():
     class Modest(MemoryStorage):
         capabilities = replace(MemoryStorage.capabilities, streams=False)
 
-    with pytest.raises(AssertionError, match="^STORAGE-74: DID NOT RAISE"):
+    with pytest.raises(AssertionError, match=r"^STORAGE-74: DID NOT RAISE"):
         await run_check(StorageSuite, "STORAGE-74", lambda like=None: Modest())
 
 

@@ -91,7 +91,7 @@ class Crashes(Suite):
         await at_each(bench, ADD, story)
 
     @check("PAIRING-42")
-    async def test_claim(self, bench: Bench[Components]) -> None:
+    async def test_claim_and_die(self, bench: Bench[Components]) -> None:
         """Wherever a worker dies while it claims, its tasks run again when their leases have run out.
 
         If this fails, check that a claim whose reply is lost is left to its lease.

@@ -89,7 +89,7 @@ class Triggers(Suite):
         assert await storage.get_all(tasks) == tasks[:1]
 
     @check("STORAGE-104")
-    async def test_update(self, bench: Bench[Storage]) -> None:
+    async def test_update_fires(self, bench: Bench[Storage]) -> None:
         """`update` fires `storage_update` once, and gives the fields merged with what plugins returned.
 
         If this fails, check that `update` gives back what the trigger gave.
