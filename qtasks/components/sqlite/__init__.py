@@ -1,4 +1,4 @@
-"""The SQLite backend: the embedded default, for any number of processes on one machine."""
+"""The SQLite backend: broker, storage and global config in one file, shared by processes of one machine."""
 
 from qtasks.components.sqlite.broker import SQLiteBroker
 from qtasks.components.sqlite.global_config import SQLiteGlobalConfig

@@ -1,213 +1,304 @@
-"""The broker's half in SQL: entries under leases and tokens. Each function runs inside a transaction."""
+"""The broker's half of a row: what each primitive does to entries, inside a transaction (R3, R8)."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from qtasks.components.primitives import (
     Buried,
     DeliveryHandle,
     DropVerdict,
+    HoldVerdict,
     Nack,
     PushItem,
     PushVerdict,
-    QueueSize,
     SweepReport,
 )
 from qtasks.components.sqlite.schema import BURIED, DELAYED, LEASED, READY
+from qtasks.components.sqlite.sql import delete_in, insert_rows, rounds, select_in, update_rows
+from qtasks.components.sqlite.writer import Context
 
-HELD = "app = ? AND uuid = ? AND state = 2 AND entry_epoch = ? AND entry_owner = ?"
-NO_ENTRY = "state = NULL, entry_epoch = NULL, entry_owner = NULL, lease_until = NULL, reason = NULL"
-USED_UP = "its deliveries are used up: {} of {}; each time its worker was lost"
+ENTRY: Final = (
+    "queue", "priority", "state", "due_at", "pushed_at",
+    "entry_epoch", "entry_owner", "entry_deliveries", "restored",
+)  # fmt: skip
+BACK: Final = ("state", "due_at", "entry_deliveries", "entry_owner")
+"""What a nack sets."""
+
+_PROMOTED = 1000
 
 
-def push(db: sqlite3.Connection, app: int, item: PushItem, now: float) -> PushVerdict:
-    """As `Broker.push_many` for one entry."""
+class Claim(NamedTuple):
+    """One call of `Broker.claim`."""
+
+    n: int
+    queues: tuple[str, ...]
+    owner: str
+    lease: float
+
+
+class Extend(NamedTuple):
+    """One handle of `Broker.extend_many`."""
+
+    handle: DeliveryHandle
+    lease: float
+
+
+class Bury(NamedTuple):
+    """One handle of `Broker.bury_many`."""
+
+    handle: DeliveryHandle
+    reason: str
+
+
+class Sweep(NamedTuple):
+    """One call of `Broker.sweep`."""
+
+    limit: int
+    max_deliveries: int
+
+
+def entry_values(item: PushItem, now: float) -> tuple[Any, ...]:
+    """The values of `ENTRY` for a new entry."""
     state = DELAYED if item.available_at > now else READY
-    found = db.execute(
-        "SELECT state FROM tasks WHERE app = ? AND uuid = ?", (app, item.uuid.bytes)
+    return (item.queue, item.priority, state, item.available_at, item.available_at, 0, "", 0, 0)
+
+
+def back_values(nack: Nack, now: float) -> tuple[Any, ...]:
+    """The values of `BACK`."""
+    return (DELAYED if nack.delay > 0 else READY, now + nack.delay, nack.deliveries, "")
+
+
+def raise_epoch(connection: sqlite3.Connection, app: int, epoch: int) -> None:
+    """Sees to it that the next claim gets an epoch above this one."""
+    if epoch > 0:
+        connection.execute("UPDATE apps SET epoch = ? WHERE id = ? AND epoch < ?", (epoch, app, epoch))
+
+
+def draw_epochs(connection: sqlite3.Connection, app: int, count: int) -> int:
+    """Takes epochs from the app's counter; gives the first."""
+    (last,) = connection.execute(
+        "UPDATE apps SET epoch = epoch + ? WHERE id = ? RETURNING epoch", (count, app)
     ).fetchone()
-    if found is None:
-        db.execute(
-            "INSERT INTO tasks (app, uuid, state, queue, priority, due_at, pushed_at, entry_epoch, entry_deliveries, "
-            "restored) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
-            (app, item.uuid.bytes, state, item.queue, item.priority, *_due(item), item.min_epoch),
-        )
-        return PushVerdict.PUSHED
-    if found[0] is not None:
-        return PushVerdict.ALREADY_THERE
-    db.execute(
-        "UPDATE tasks SET state = ?, queue = ?, priority = ?, due_at = ?, pushed_at = ?, entry_epoch = ?, "
-        "entry_deliveries = 0, restored = 0 WHERE app = ? AND uuid = ?",
-        (state, item.queue, item.priority, *_due(item), item.min_epoch, app, item.uuid.bytes),
+    return int(last) - count + 1
+
+
+def push(connection: sqlite3.Connection, context: Context, items: Sequence[PushItem]) -> list[PushVerdict]:
+    """`Broker.push_many`."""
+    now = context.clock()
+    verdicts = [PushVerdict.ALREADY_THERE] * len(items)
+    raise_epoch(connection, context.app, max(item.min_epoch for item in items))
+    for indexes in rounds(items, lambda item: item.uuid):
+        keys = [items[index].uuid.bytes for index in indexes]
+        there = {row[0]: row for row in select_in(connection, context.app, "uuid, seq, state", "uuid", keys)}
+        new: list[tuple[Any, ...]] = []
+        joined: list[tuple[Any, ...]] = []
+        for index, key in zip(indexes, keys, strict=True):
+            row = there.get(key)
+            if row is None:
+                new.append((context.app, key, *entry_values(items[index], now)))
+            elif row[2] is None:
+                joined.append((row[1], *entry_values(items[index], now)))
+            else:
+                continue
+            verdicts[index] = PushVerdict.PUSHED
+        insert_rows(connection, ("app", "uuid", *ENTRY), new)
+        update_rows(connection, ENTRY, joined)
+    return verdicts
+
+
+def promote(connection: sqlite3.Connection, app: int, now: float) -> None:
+    """Makes ready what is due."""
+    connection.execute(
+        "UPDATE tasks SET state = 0 WHERE seq IN "
+        "(SELECT seq FROM tasks WHERE app = ? AND state = 1 AND due_at <= ? ORDER BY due_at LIMIT ?)",
+        (app, now, _PROMOTED),
     )
-    return PushVerdict.PUSHED
 
 
-def _due(item: PushItem) -> tuple[float, float]:
-    """`due_at`, which a nack moves, and `pushed_at`, which is what the handle tells."""
-    return item.available_at, item.available_at
+def due_rows(connection: sqlite3.Connection, app: int, columns: str, claim: Claim, now: float) -> list[Any]:
+    """Up to `claim.n` ready entries, queue by queue, each by priority and age."""
+    promote(connection, app, now)
+    rows: list[Any] = []
+    for queue in dict.fromkeys(claim.queues):
+        left = claim.n - len(rows)
+        if left <= 0:
+            break
+        rows += connection.execute(
+            f"SELECT {columns} FROM tasks WHERE app = ? AND queue = ? AND state = 0 "
+            "ORDER BY priority, seq LIMIT ?",
+            (app, queue, left),
+        ).fetchall()
+    return rows
 
 
-Claimed = tuple[DeliveryHandle, tuple[Any, ...]]
-"""A handle, and the columns that were asked for beside it."""
+CLAIMED: Final = "seq, uuid, queue, priority, pushed_at, entry_deliveries, restored"
+LEASE: Final = (
+    "state", "entry_epoch", "entry_owner", "entry_deliveries", "restored", "lease_until",
+)  # fmt: skip
+
+
+def handle_of(row: Sequence[Any], epoch: int, owner: str) -> DeliveryHandle:
+    """The delivery that begins with a claim of a row of `CLAIMED`."""
+    _, uuid, queue, priority, pushed_at, deliveries, restored = row[:7]
+    return DeliveryHandle(
+        UUID(bytes=uuid), epoch, owner, deliveries + 1, bool(restored), queue, priority, pushed_at
+    )
+
+
+def lease_values(handle: DeliveryHandle, until: float) -> tuple[Any, ...]:
+    """The values of `LEASE`."""
+    return (LEASED, handle.epoch, handle.owner, handle.deliveries, 0, until)
 
 
 def claim(
-    db: sqlite3.Connection, app: int, n: int, queues: Sequence[str], owner: str, until: float, now: float,
-    columns: str = "seq",
-) -> list[Claimed]:  # fmt: skip
-    """As `Broker.claim`.
-
-    Parameters:
-        until: when the lease ends, Unix seconds.
-        columns: what else is read of each row, before the claim.
-    """
-    db.execute("UPDATE tasks SET state = 0 WHERE app = ? AND state = 1 AND due_at <= ?", (app, now))
-    rows: list[tuple[Any, ...]] = []
-    for queue in dict.fromkeys(queues):
-        if len(rows) >= n:
-            break
-        rows += db.execute(
-            "SELECT seq, uuid, entry_epoch, entry_deliveries, restored, queue, priority, pushed_at, "
-            f"{columns} FROM tasks WHERE app = ? AND state = 0 AND queue = ? ORDER BY priority, seq LIMIT ?",
-            (app, queue, n - len(rows)),
-        ).fetchall()
-    if not rows:
-        return []
-    epoch: int = db.execute("SELECT epoch FROM apps WHERE id = ?", (app,)).fetchone()[0]
-    epoch = max(epoch, *(row[2] for row in rows))
-    claimed: list[Claimed] = []
-    leased: list[tuple[Any, ...]] = []
-    for seq, uuid, _, deliveries, restored, queue, priority, available_at, *rest in rows:
-        epoch += 1
-        handle = DeliveryHandle(
-            UUID(bytes=uuid), epoch, owner, deliveries + 1, bool(restored), queue, priority, available_at
-        )
-        claimed.append((handle, tuple(rest)))
-        leased.append((epoch, owner, deliveries + 1, until, seq))
-    db.executemany(
-        "UPDATE tasks SET state = 2, entry_epoch = ?, entry_owner = ?, entry_deliveries = ?, lease_until = ?, "
-        "restored = 0 WHERE seq = ?",
-        leased,
-    )
-    db.execute("UPDATE apps SET epoch = ? WHERE id = ?", (epoch, app))
+    connection: sqlite3.Connection, context: Context, items: Sequence[Claim]
+) -> list[list[DeliveryHandle]]:
+    """`Broker.claim`."""
+    claimed = []
+    for item in items:
+        now = context.clock()
+        rows = due_rows(connection, context.app, CLAIMED, item, now)
+        handles: list[DeliveryHandle] = []
+        if rows:
+            first = draw_epochs(connection, context.app, len(rows))
+            handles = [handle_of(row, first + number, item.owner) for number, row in enumerate(rows)]
+            until = now + item.lease
+            update_rows(
+                connection,
+                LEASE,
+                [(row[0], *lease_values(handle, until)) for row, handle in zip(rows, handles, strict=True)],
+            )
+        claimed.append(handles)
     return claimed
 
 
-def extend(db: sqlite3.Connection, app: int, handle: DeliveryHandle, until: float) -> bool:
-    """Renews a lease where the token holds."""
-    done = db.execute(f"UPDATE tasks SET lease_until = ? WHERE {HELD}", (until, *_key(app, handle)))
-    return done.rowcount == 1
+class Held(NamedTuple):
+    """A row whose entry is leased under the token of a handle."""
+
+    seq: int
+    recorded: bool
 
 
-def ack(db: sqlite3.Connection, app: int, handle: DeliveryHandle) -> DropVerdict:
-    """Forgets an entry where the token holds."""
-    key = _key(app, handle)
-    if db.execute(f"DELETE FROM tasks WHERE {HELD} AND status IS NULL", key).rowcount:
-        return DropVerdict.DONE
-    return _verdict(db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE {HELD}", key))
+def held(connection: sqlite3.Connection, app: int, handles: Sequence[DeliveryHandle]) -> list[Held | None]:
+    """For each handle the row, where the token holds (R3)."""
+    keys = [handle.uuid.bytes for handle in handles]
+    columns = "uuid, seq, status IS NOT NULL, entry_epoch, entry_owner"
+    rows = {row[0]: row for row in select_in(connection, app, columns, "uuid", keys, " AND state = 2")}
+    found: list[Held | None] = []
+    for key, handle in zip(keys, handles, strict=True):
+        row = rows.get(key)
+        holds = row is not None and row[3] == handle.epoch and row[4] == handle.owner
+        found.append(Held(row[1], bool(row[2])) if row is not None and holds else None)
+    return found
 
 
-def nack(db: sqlite3.Connection, app: int, item: Nack, now: float) -> DropVerdict:
-    """Puts an entry back where the token holds."""
-    assigned, values = back(item, now)
-    return _verdict(
-        db.execute(f"UPDATE tasks SET {assigned} WHERE {HELD}", (*values, *_key(app, item.handle)))
+def extend(connection: sqlite3.Connection, context: Context, items: Sequence[Extend]) -> list[HoldVerdict]:
+    """`Broker.extend_many`."""
+    now = context.clock()
+    found = held(connection, context.app, [item.handle for item in items])
+    update_rows(
+        connection,
+        ("lease_until",),
+        [(row.seq, now + item.lease) for row, item in zip(found, items, strict=True) if row is not None],
     )
+    return [HoldVerdict.LOST if row is None else HoldVerdict.HELD for row in found]
 
 
-def back(item: Nack, now: float) -> tuple[str, tuple[Any, ...]]:
-    """The assignments that put an entry back, and their values."""
-    state, due_at = (DELAYED, now + item.delay) if item.delay > 0 else (READY, now)
-    return (
-        "state = ?, due_at = ?, entry_deliveries = ?, entry_epoch = ?, entry_owner = NULL, lease_until = NULL",
-        (state, due_at, max(item.deliveries, 0), max(item.handle.epoch, item.min_epoch)),
-    )
+def _verdicts(items: Sequence[Any], done: set[int]) -> list[DropVerdict]:
+    return [DropVerdict.DONE if index in done else DropVerdict.LOST for index in range(len(items))]
 
 
-def bury(db: sqlite3.Connection, app: int, handle: DeliveryHandle, reason: str) -> DropVerdict:
-    """Takes an entry out of delivery where the token holds."""
-    return _verdict(
-        db.execute(
-            f"UPDATE tasks SET state = 3, lease_until = NULL, reason = ? WHERE {HELD}",
-            (reason, *_key(app, handle)),
+def drop(connection: sqlite3.Connection, rows: Sequence[Held]) -> None:
+    """Forgets entries; a row without a record goes altogether."""
+    update_rows(connection, ("state",), [(row.seq, None) for row in rows if row.recorded])
+    delete_in(connection, "tasks", "seq", [row.seq for row in rows if not row.recorded])
+
+
+def ack(
+    connection: sqlite3.Connection, context: Context, items: Sequence[DeliveryHandle]
+) -> list[DropVerdict]:
+    """`Broker.ack_many`."""
+    done: set[int] = set()
+    for indexes in rounds(items, lambda handle: handle.uuid):
+        found = held(connection, context.app, [items[index] for index in indexes])
+        drop(connection, [row for row in found if row is not None])
+        done.update(index for index, row in zip(indexes, found, strict=True) if row is not None)
+    return _verdicts(items, done)
+
+
+def nack(connection: sqlite3.Connection, context: Context, items: Sequence[Nack]) -> list[DropVerdict]:
+    """`Broker.nack_many`."""
+    now = context.clock()
+    done: set[int] = set()
+    for indexes in rounds(items, lambda item: item.handle.uuid):
+        found = held(connection, context.app, [items[index].handle for index in indexes])
+        rows = [(items[i], i, row) for i, row in zip(indexes, found, strict=True) if row is not None]
+        update_rows(connection, BACK, [(row.seq, *back_values(item, now)) for item, _, row in rows])
+        raise_epoch(connection, context.app, max((item.min_epoch for item, _, _ in rows), default=0))
+        done.update(index for _, index, _ in rows)
+    return _verdicts(items, done)
+
+
+def bury(connection: sqlite3.Connection, context: Context, items: Sequence[Bury]) -> list[DropVerdict]:
+    """`Broker.bury_many`."""
+    done: set[int] = set()
+    for indexes in rounds(items, lambda item: item.handle.uuid):
+        found = held(connection, context.app, [items[index].handle for index in indexes])
+        rows = [(index, row) for index, row in zip(indexes, found, strict=True) if row is not None]
+        update_rows(
+            connection,
+            ("state", "reason", "entry_owner"),
+            [(row.seq, BURIED, items[index].reason, "") for index, row in rows],
         )
-    )
+        done.update(index for index, _ in rows)
+    return _verdicts(items, done)
 
 
-def sweep(db: sqlite3.Connection, app: int, limit: int, max_deliveries: int, now: float) -> SweepReport:
-    """As `Broker.sweep`. The epoch stays as a floor, and the owner goes, so the old token holds nothing (R3)."""
-    rows = db.execute(
+def sweep(connection: sqlite3.Connection, context: Context, items: Sequence[Sweep]) -> list[SweepReport]:
+    """`Broker.sweep`."""
+    return [_sweep(connection, context, item) for item in items]
+
+
+def _sweep(connection: sqlite3.Connection, context: Context, item: Sweep) -> SweepReport:
+    now = context.clock()
+    report = SweepReport([], [])
+    restored: list[tuple[Any, ...]] = []
+    buried: list[tuple[Any, ...]] = []
+    lost = connection.execute(
         "SELECT seq, uuid, entry_epoch, entry_deliveries FROM tasks "
         "WHERE app = ? AND state = 2 AND lease_until <= ? ORDER BY lease_until LIMIT ?",
-        (app, now, limit),
+        (context.app, now, item.limit),
     ).fetchall()
-    restored: list[UUID] = []
-    buried: list[Buried] = []
-    for seq, uuid, epoch, deliveries in rows:
-        if deliveries < max_deliveries:
-            restored.append(UUID(bytes=uuid))
-            db.execute(
-                "UPDATE tasks SET state = ?, restored = 1, due_at = ?, entry_owner = NULL, lease_until = NULL "
-                "WHERE seq = ?",
-                (READY, now, seq),
-            )
+    for seq, key, epoch, deliveries in lost:
+        uuid = UUID(bytes=key)
+        if deliveries >= item.max_deliveries:
+            reason = f"the worker was lost {deliveries} times while it ran this task"
+            buried.append((seq, BURIED, reason, ""))
+            report.buried.append(Buried(uuid, epoch, reason))
         else:
-            reason = USED_UP.format(deliveries, max_deliveries)
-            buried.append(Buried(UUID(bytes=uuid), epoch, reason))
-            db.execute(
-                "UPDATE tasks SET state = ?, entry_owner = NULL, lease_until = NULL, reason = ? WHERE seq = ?",
-                (BURIED, reason, seq),
-            )
-    return SweepReport(restored, buried)
+            restored.append((seq, READY, now, "", 1))
+            report.restored.append(uuid)
+    update_rows(connection, ("state", "reason", "entry_owner"), buried)
+    update_rows(connection, ("state", "due_at", "entry_owner", "restored"), restored)
+    return report
 
 
-def audit(db: sqlite3.Connection, app: int, limit: int) -> list[UUID]:
-    """Entries that no index finds: leased without an end, or in a state that there is not."""
-    rows = db.execute(
-        "SELECT seq, uuid FROM tasks WHERE app = ? AND state IS NOT NULL AND (state NOT IN (0, 1, 2, 3) "
-        "OR (state = 2 AND lease_until IS NULL) OR (state = 1 AND due_at IS NULL)) LIMIT ?",
-        (app, limit),
-    ).fetchall()
-    db.executemany(
-        "UPDATE tasks SET state = 0, entry_owner = NULL WHERE seq = ?", [(seq,) for seq, _ in rows]
+def discard(connection: sqlite3.Connection, context: Context, items: Sequence[UUID]) -> list[None]:
+    """`Broker.discard_many`."""
+    keys = [uuid.bytes for uuid in items]
+    rows = select_in(
+        connection, context.app, "seq, status IS NOT NULL", "uuid", keys, " AND state IS NOT NULL"
     )
-    return [UUID(bytes=uuid) for _, uuid in rows]
+    drop(connection, [Held(seq, bool(recorded)) for seq, recorded in rows])
+    return [None] * len(items)
 
 
-def discard_all(db: sqlite3.Connection, app: int, uuids: Sequence[UUID]) -> None:
-    """Forgets entries in any state."""
-    for uuid in uuids:
-        key = (app, uuid.bytes)
-        if not db.execute("DELETE FROM tasks WHERE app = ? AND uuid = ? AND status IS NULL", key).rowcount:
-            db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE app = ? AND uuid = ?", key)
-
-
-def sizes(rows: Sequence[tuple[str, int, int]]) -> dict[str, QueueSize]:
-    """Entries by queue, from rows of (queue, state, count)."""
-    found: dict[str, dict[int, int]] = {}
-    for queue, state, count in rows:
-        found.setdefault(queue, {})[state] = count
-    return {
-        queue: QueueSize(counts.get(READY, 0), counts.get(DELAYED, 0), counts.get(LEASED, 0))
-        for queue, counts in found.items()
-        if counts.keys() - {BURIED}
-    }
-
-
-def flush(db: sqlite3.Connection, app: int) -> None:
-    """Forgets all entries."""
-    db.execute("DELETE FROM tasks WHERE app = ? AND status IS NULL", (app,))
-    db.execute(f"UPDATE tasks SET {NO_ENTRY} WHERE app = ? AND state IS NOT NULL", (app,))
-
-
-def _key(app: int, handle: DeliveryHandle) -> tuple[int, bytes, int, str]:
-    return app, handle.uuid.bytes, handle.epoch, handle.owner
-
-
-def _verdict(cursor: sqlite3.Cursor) -> DropVerdict:
-    return DropVerdict.DONE if cursor.rowcount == 1 else DropVerdict.LOST
+def flush(connection: sqlite3.Connection, context: Context, items: Sequence[None]) -> list[None]:
+    """`Broker.flush`."""
+    connection.execute("DELETE FROM tasks WHERE app = ? AND status IS NULL", (context.app,))
+    connection.execute("UPDATE tasks SET state = NULL WHERE app = ? AND state IS NOT NULL", (context.app,))
+    return [None] * len(items)

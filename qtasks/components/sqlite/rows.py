@@ -1,124 +1,176 @@
-"""How a record lies in its row: columns for what SQL asks for, JSON for the rest."""
+"""A record as columns, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 from uuid import UUID
 
 from qtasks.codec import decode, encode
+from qtasks.components.primitives import FENCED_FIELDS
 from qtasks.components.sqlite.schema import CANCEL, ERROR, NEW, PROCESS, SUCCESS
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 
 STATUS: Final = {
-    TaskStatusEnum.NEW: NEW,
-    TaskStatusEnum.PROCESS: PROCESS,
-    TaskStatusEnum.SUCCESS: SUCCESS,
-    TaskStatusEnum.ERROR: ERROR,
-    TaskStatusEnum.CANCEL: CANCEL,
+    NEW: TaskStatusEnum.NEW,
+    PROCESS: TaskStatusEnum.PROCESS,
+    SUCCESS: TaskStatusEnum.SUCCESS,
+    ERROR: TaskStatusEnum.ERROR,
+    CANCEL: TaskStatusEnum.CANCEL,
 }
-STATUS_OF: Final = {number: status for status, number in STATUS.items()}
+CODE: Final = {status: code for code, status in STATUS.items()}
 
-PAYLOAD: Final = (
+RECORD: Final = (
+    "status", "epoch", "owner", "attempt", "deliveries", "created_at", "updated_at", "available_at",
+    "unique_key", "payload", "started_at", "finished_at", "expires_at", "result", "traceback",
+    "cancel_reason", "cancel_requested", "dead", "progress",
+)  # fmt: skip
+"""The columns of the storage's half."""
+
+RECORD_COLUMNS: Final = "uuid, " + ", ".join(RECORD)
+"""What `record_of` reads."""
+
+_PAYLOAD: Final = (
     "task_name", "queue", "priority", "args", "kwargs", "extra", "retry", "digest", "result_ttl", "replay_of",
 )  # fmt: skip
-"""Fields that lie together as one JSON array, in this order."""
+_IN_PAYLOAD: Final = frozenset(_PAYLOAD)
+_JSON: Final = frozenset({"returning", "progress"})
+_FIELDS: Final = frozenset(field.name for field in fields(TaskRecord))
 
-PLAIN: Final = (
-    "attempt", "deliveries", "created_at", "updated_at", "available_at", "unique_key", "started_at", "finished_at",
-    "expires_at", "traceback", "cancel_reason", "cancel_requested", "dead", "epoch", "owner",
-)  # fmt: skip
-"""Fields with a column of their own."""
+_COLUMN: Final = {"returning": "result"}
+"""Fields whose columns have another name: `returning` is a keyword of SQL."""
 
-JSON: Final = {"returning": "result", "progress": "progress"}
-"""Fields with a column of their own that holds JSON, and its name (`RETURNING` is a word of SQL)."""
-
-COLUMNS: Final = ", ".join(("uuid", "status", *PLAIN, *JSON.values(), "payload"))
-_NAMES: Final = frozenset(field.name for field in fields(TaskRecord))
+UNREADABLE: Final = "?"
+"""The task name of a record whose payload cannot be read."""
 
 
-def payload_of(record: TaskRecord) -> str:
-    """The JSON array of the fields that are seldom asked for."""
+def payload_of(record: TaskRecord) -> bytes:
+    """The fields that seldom change, as JSON."""
     return encode(
-        [
-            record.task_name, record.queue, record.priority, record.args, record.kwargs, record.extra, record.retry,
-            record.digest, record.result_ttl, record.replay_of,
-        ]
-    ).decode()  # fmt: skip
-
-
-def json_of(value: Any) -> str | None:
-    """A JSON column; `None` stays NULL."""
-    return None if value is None else encode(value).decode()
-
-
-def insert_values(record: TaskRecord) -> tuple[Any, ...]:
-    """The values of `COLUMNS` for a record."""
-    return (
-        record.uuid.bytes, STATUS[record.status], record.attempt, record.deliveries, record.created_at,
-        record.updated_at, record.available_at, record.unique_key, record.started_at, record.finished_at,
-        record.expires_at, record.traceback, record.cancel_reason, int(record.cancel_requested), int(record.dead),
-        record.epoch, record.owner, json_of(record.returning), json_of(record.progress), payload_of(record),
+        (
+            record.task_name, record.queue, record.priority, record.args, record.kwargs, record.extra,
+            record.retry, record.digest, record.result_ttl, record.replay_of,
+        )
     )  # fmt: skip
 
 
-def record_of(row: tuple[Any, ...]) -> TaskRecord:
-    """The record in a row of `COLUMNS`.
+def record_values(record: TaskRecord) -> tuple[Any, ...]:
+    """The values of `RECORD`.
 
     Raises:
-        ValueError: the row is corrupt.
+        EncodeError: a field has no JSON form.
+    """
+    return (
+        CODE[record.status], record.epoch, record.owner, record.attempt, record.deliveries,
+        record.created_at, record.updated_at, record.available_at, record.unique_key, payload_of(record),
+        record.started_at, record.finished_at, record.expires_at,
+        None if record.returning is None else encode(record.returning), record.traceback,
+        record.cancel_reason, int(record.cancel_requested), int(record.dead),
+        None if record.progress is None else encode(record.progress),
+    )  # fmt: skip
+
+
+def record_of(row: Sequence[Any]) -> TaskRecord:
+    """The record in a row of `RECORD_COLUMNS`.
+
+    Raises:
+        ValueError: the payload is not what `payload_of` writes.
     """
     (
-        uuid, status, attempt, deliveries, created_at, updated_at, available_at, unique_key, started_at, finished_at,
-        expires_at, traceback, cancel_reason, cancel_requested, dead, epoch, owner, returning, progress, payload,
+        uuid, status, epoch, owner, attempt, deliveries, created_at, updated_at, available_at, unique_key,
+        payload, started_at, finished_at, expires_at, returning, traceback, cancel_reason, cancel_requested,
+        dead, progress,
     ) = row  # fmt: skip
     try:
-        name, queue, priority, args, kwargs, extra, retry, digest, result_ttl, replay_of = decode(payload)
-        return TaskRecord(
-            uuid=UUID(bytes=uuid), task_name=name, queue=queue, priority=priority, args=tuple(args), kwargs=kwargs,
-            created_at=created_at, updated_at=updated_at, available_at=available_at, status=STATUS_OF[status],
-            attempt=attempt, deliveries=deliveries, retry=retry, extra=extra, digest=digest, unique_key=unique_key,
-            result_ttl=result_ttl, replay_of=None if replay_of is None else UUID(replay_of), started_at=started_at,
-            finished_at=finished_at, expires_at=expires_at,
-            returning=None if returning is None else decode(returning), traceback=traceback,
-            cancel_reason=cancel_reason, progress=None if progress is None else decode(progress),
-            cancel_requested=bool(cancel_requested), dead=bool(dead), epoch=epoch, owner=owner,
+        task_name, queue, priority, args, kwargs, extra, retry, digest, result_ttl, replay_of = decode(
+            payload
+        )
+        record = TaskRecord(
+            uuid=UUID(bytes=uuid), task_name=task_name, queue=queue, priority=priority, args=tuple(args),
+            kwargs=kwargs, created_at=created_at, updated_at=updated_at, available_at=available_at,
+            status=STATUS[status], attempt=attempt, deliveries=deliveries, retry=retry, extra=extra,
+            digest=digest, unique_key=unique_key, result_ttl=result_ttl, started_at=started_at,
+            finished_at=finished_at, expires_at=expires_at, traceback=traceback, cancel_reason=cancel_reason,
+            cancel_requested=cancel_requested != 0, dead=dead != 0, epoch=epoch, owner=owner,
         )  # fmt: skip
+        if replay_of is not None:
+            record.replay_of = UUID(replay_of)
+        if returning is not None:
+            record.returning = decode(returning)
+        if progress is not None:
+            record.progress = decode(progress)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"the record of task {UUID(bytes=uuid)} is corrupt: {error}") from error
+        raise ValueError(f"the stored record cannot be read: {error}") from error
+    return record
 
 
-def assignments(changes: Mapping[str, Any]) -> tuple[list[str], list[Any], dict[str, Any]]:
-    """What an UPDATE sets: columns, their values, and what belongs into the payload.
+def shown_record(row: Sequence[Any]) -> TaskRecord:
+    """The record in a row, for reading: where it cannot be read, what can be told without its payload."""
+    try:
+        return record_of(row)
+    except ValueError as error:
+        uuid, status, epoch, owner, attempt, deliveries, created_at, updated_at, available_at = row[:9]
+        return TaskRecord(
+            uuid=UUID(bytes=uuid), task_name=UNREADABLE, status=STATUS[status], epoch=epoch, owner=owner,
+            attempt=attempt, deliveries=deliveries, created_at=created_at, updated_at=updated_at,
+            available_at=available_at, finished_at=row[12], expires_at=row[13],
+            traceback=row[15] or str(error), dead=row[18] != 0,
+        )  # fmt: skip
 
-    Raises:
-        ValueError: a name is not that of a field.
+
+class Changes:
+    """Changes of a record, prepared for its columns.
+
+    Attributes:
+        columns: the names of columns to be set, and
+        values: what they are set to.
+        payload: changed fields that lie in the payload, which has to be read for it.
     """
-    columns: list[str] = []
-    values: list[Any] = []
-    inside: dict[str, Any] = {}
-    for name, value in changes.items():
-        if name == "status":
-            columns.append("status")
-            values.append(STATUS[value])
-        elif name in JSON:
-            columns.append(JSON[name])
-            values.append(json_of(value))
-        elif name in PLAIN:
-            columns.append(name)
-            values.append(value)
-        elif name in PAYLOAD:
-            inside[name] = value
-        else:
-            raise ValueError(
-                f"a task record has no field {name!r}; the fields are {', '.join(sorted(_NAMES))}"
-            )
-    return columns, values, inside
+
+    __slots__ = ("columns", "payload", "values")
+
+    def __init__(self, changes: Mapping[str, Any]) -> None:
+        if not changes.keys() <= _FIELDS:
+            unknown = ", ".join(sorted(changes.keys() - _FIELDS))
+            raise ValueError(f"a task record has no field {unknown}")
+        columns: list[str] = []
+        values: list[Any] = []
+        self.payload: dict[str, Any] | None = None
+        for name, value in changes.items():
+            if name in FENCED_FIELDS:
+                continue
+            if name in _IN_PAYLOAD:
+                encode(value)  # fails here, at the caller, and not inside the transaction
+                self.payload = {} if self.payload is None else self.payload
+                self.payload[name] = value
+            else:
+                columns.append(_COLUMN.get(name, name))
+                values.append(_column_value(name, value))
+        self.columns = tuple(columns)
+        self.values = tuple(values)
+
+    def patched(self, payload: bytes) -> bytes:
+        """The payload with the changes applied.
+
+        Raises:
+            ValueError: the stored payload cannot be read.
+        """
+        stored = dict(zip(_PAYLOAD, decode(payload), strict=True))
+        return encode(tuple((stored | (self.payload or {})).values()))
 
 
-def changed_payload(payload: str, inside: Mapping[str, Any]) -> str:
-    """The payload with some of its fields replaced."""
-    values = dict(zip(PAYLOAD, decode(payload), strict=True))
-    values.update(inside)
-    return encode([values[name] for name in PAYLOAD]).decode()
+def _column_value(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in _JSON:
+        return encode(value)
+    return int(value) if isinstance(value, bool) else value
+
+
+def digest_of(payload: bytes) -> str | None:
+    """The digest in a payload; `None` where it cannot be read."""
+    try:
+        return str(dict(zip(_PAYLOAD, decode(payload), strict=True))["digest"])
+    except (ValueError, TypeError):
+        return None

@@ -43,9 +43,9 @@ _TABLES = (
         entry_epoch INTEGER, entry_owner TEXT, entry_deliveries INTEGER, restored INTEGER,
         lease_until REAL, reason TEXT,
         status INTEGER, epoch INTEGER, owner TEXT, attempt INTEGER, deliveries INTEGER,
-        created_at REAL, updated_at REAL, available_at REAL, unique_key TEXT, payload TEXT,
-        started_at REAL, finished_at REAL, expires_at REAL, result TEXT, traceback TEXT,
-        cancel_reason TEXT, cancel_requested INTEGER, dead INTEGER, progress TEXT
+        created_at REAL, updated_at REAL, available_at REAL, unique_key TEXT, payload ANY,
+        started_at REAL, finished_at REAL, expires_at REAL, result BLOB, traceback TEXT,
+        cancel_reason TEXT, cancel_requested INTEGER, dead INTEGER, progress BLOB
     ) STRICT""",
     "CREATE UNIQUE INDEX task_uuid ON tasks (app, uuid)",
     "CREATE INDEX task_ready ON tasks (app, queue, priority, seq) WHERE state = 0",
@@ -57,11 +57,11 @@ _TABLES = (
     "CREATE INDEX task_dead ON tasks (app, finished_at, seq) WHERE dead = 1",
     "CREATE INDEX task_expiring ON tasks (app, expires_at) WHERE expires_at IS NOT NULL AND status >= 2",
     """CREATE TABLE items (
-        app INTEGER NOT NULL, uuid BLOB NOT NULL, number INTEGER NOT NULL, value TEXT NOT NULL,
+        app INTEGER NOT NULL, uuid BLOB NOT NULL, number INTEGER NOT NULL, value BLOB NOT NULL,
         PRIMARY KEY (app, uuid, number)
     ) STRICT, WITHOUT ROWID""",
     """CREATE TABLE config (
-        app INTEGER NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL,
+        app INTEGER NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
         version INTEGER NOT NULL, expires_at REAL, PRIMARY KEY (app, name, key)
     ) STRICT, WITHOUT ROWID""",
 )
