@@ -62,7 +62,11 @@ async def test_the_declaration_gives_queue_and_priority(app: QueueTasks) -> None
         ({"queue": "a b"}, InvalidNameError, "queue name 'a b' is not valid"),
         ({"args": (object(),)}, EncodeError, "cannot be written as JSON"),
         ({"args": ("x" * 2000,)}, PayloadTooLargeError, "more than max_payload"),
-        ({"kwargs": {"unique_key": 1}, "extra": {"unique_key": 1}}, EncodeError, "unique_key must be a string"),
+        (
+            {"kwargs": {"unique_key": 1}, "extra": {"unique_key": 1}},
+            EncodeError,
+            "unique_key must be a string",
+        ),
     ],
 )
 async def test_what_is_refused_leaves_nothing(
