@@ -2,11 +2,12 @@
 
 from qtasks.testing.pairing.crashes import Crashes
 from qtasks.testing.pairing.steps import Steps
+from qtasks.testing.pairing.verdicts import Verdicts
 
 __all__ = ["PairingSuite"]
 
 
-class PairingSuite(Steps, Crashes):
+class PairingSuite(Steps, Verdicts, Crashes):
     """All that a pairing has to hold, co-located or split. `make_component` gives a broker and a storage:
 
     class TestMyPairing(PairingSuite):
