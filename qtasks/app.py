@@ -36,6 +36,7 @@ from qtasks.manager import PluginManager
 from qtasks.producer import Producer
 from qtasks.registry import Declares, Router, check_name
 from qtasks.schemas import Task, TaskRecord, TaskRequest, task_from_record
+from qtasks.text import cut
 
 PAGE = 500
 
@@ -343,6 +344,7 @@ class QueueTasks(Declares):
         """
         self.starter.check_started()
         expires_at = self.clock() + self.config.result_ttl
+        reason = cut(reason, self.config.max_traceback)
         verdict = (await self.storage.cancel_many([uuid], reason, expires_at=expires_at))[0]
         if verdict is CancelVerdict.MISSING:
             raise TaskNotFoundError(f"no task has the uuid {uuid}")

@@ -22,6 +22,7 @@ from qtasks.manager.discovery import Quarantined
 from qtasks.manager.explain import ChainLink, explain
 from qtasks.manager.hook import HookRelay
 from qtasks.manager.registry import Registry
+from qtasks.text import one_line
 
 logger = logging.getLogger("qtasks.plugins")
 
@@ -349,7 +350,7 @@ class PluginManager:
     def _failed(self, impl: Implementation, error: BaseException, isolated: bool) -> None:
         self.errors[impl.plugin, impl.trigger.name] += 1
         if isolated:
-            logger.error("%s; the error was isolated", error, exc_info=error.__cause__ or error)
+            logger.error("%s; the error was isolated", one_line(error), exc_info=error.__cause__ or error)
 
     def _slow(self, impl: Implementation, seconds: float) -> None:
         logger.warning(

@@ -13,6 +13,7 @@ from qtasks.components.worker.backoff import Backoff
 from qtasks.components.worker.outcome import Ended, traceback_of, unwritable_settle
 from qtasks.errors import FatalError, TransientError
 from qtasks.schemas import TaskStatusEnum
+from qtasks.text import one_line
 
 if TYPE_CHECKING:
     from qtasks.components.worker.worker import Worker
@@ -103,7 +104,7 @@ class Finisher:
             raise
         except Exception as error:
             uuid = ended.settle.handle.uuid
-            log.error("the outcome of task %s cannot be written, it ends in ERROR: %s", uuid, error)
+            log.error("the outcome of task %s cannot be written, it ends in ERROR: %s", uuid, one_line(error))
             trace = traceback_of(error, self._worker.config.max_traceback)
             settle = unwritable_settle(ended.settle, trace, self._worker.clock(), self._worker.config)
         self._settling[position] = Ended(settle)

@@ -19,6 +19,7 @@ from qtasks.schemas import (
     TaskStatusSuccessSchema,
     TaskStatusTerminalSchema,
 )
+from qtasks.text import cut
 
 _PLAIN = (type(None), bool, int, float)
 _SHORT = 1024
@@ -114,7 +115,7 @@ def terminal_settle(
         if dead:
             changes["dead"] = True
         return Settle(handle, Outcome.ERROR, changes)
-    changes["cancel_reason"] = model.cancel_reason
+    changes["cancel_reason"] = cut(model.cancel_reason, config.max_traceback)
     return Settle(handle, Outcome.CANCEL, changes)
 
 
@@ -150,13 +151,3 @@ def traceback_of(error: BaseException, limit: int) -> str:
         own = own.tb_next
     shown = error.__traceback__ if own is None else own
     return cut("".join(traceback.format_exception(type(error), error, shown)), limit)
-
-
-def cut(text: str, limit: int) -> str:
-    """The text, shortened in its middle to `limit` bytes: both ends of a traceback matter."""
-    raw = text.encode("utf-8", "backslashreplace")
-    if len(raw) <= limit:
-        return text if text.isascii() else raw.decode()
-    mark = b"\n... (cut) ...\n"
-    half = (limit - len(mark)) // 2
-    return (raw[:half] + mark + raw[-half:]).decode("utf-8", "ignore")

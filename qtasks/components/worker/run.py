@@ -45,6 +45,7 @@ from qtasks.schemas import (
     TaskStatusTerminalSchema,
     task_from_record,
 )
+from qtasks.text import one_line
 
 if TYPE_CHECKING:
     from qtasks.components.worker.worker import Worker
@@ -259,11 +260,11 @@ class Run:
         """A plugin failed before the run: not the task's fault."""
         handle, config = self.slot.handle, self.app.config
         if handle.deliveries >= config.max_deliveries:
-            log.error("task %s is dead: %s", handle.uuid, error)
+            log.error("task %s is dead: %s", handle.uuid, one_line(error))
             model = error_model(self.slot.record, str(error), self.app.clock(), failed=False)
             return await self._finish(model, dead=True)
         delay = min(config.release_delay * 2 ** (handle.deliveries - 1), config.release_max_delay)
-        log.warning("task %s is put back for %.3g s: %s", handle.uuid, delay, error)
+        log.warning("task %s is put back for %.3g s: %s", handle.uuid, delay, one_line(error))
         return Ended(release_settle(handle, self.app.clock(), delay, counted=True))
 
     def _unknown(self, unknown: UnknownTask) -> Ended:
@@ -343,7 +344,7 @@ class Run:
                 then = await self._follow_ups(model)
         except (PluginError, EncodeError, PayloadTooLargeError) as error:
             # The unreplaced result must not be written: a plugin that encrypts may be the one that failed.
-            log.error("task %s ends in ERROR: %s", handle.uuid, error)
+            log.error("task %s ends in ERROR: %s", handle.uuid, one_line(error))
             model = error_model(record, f"{type(error).__name__}: {error}", app.clock(), failed=False)
             dead, then = True, ()
         dead = dead and isinstance(model, TaskStatusErrorSchema)
