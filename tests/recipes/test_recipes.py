@@ -62,6 +62,7 @@ def test_fastapi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_django(tmp_path: Path) -> None:
+    pytest.importorskip("django")
     env = {"SITE_DATA": str(tmp_path)}
     run("manage.py", "migrate", "--run-syncdb", "-v0", cwd=SITE, env=env)
     assert "order 1" in run("manage.py", "order", "a lamp", cwd=SITE, env=env)
