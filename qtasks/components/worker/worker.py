@@ -295,6 +295,8 @@ class Worker(Component):
         while True:
             while self._buffer:
                 handle, record = self._buffer.popleft()
+                if handle.epoch not in self._held:
+                    continue  # its lease was lost while it waited here
                 if handle.deliveries > 1 and handle.deliveries >= self.config.max_deliveries - 1:
                     await self._run_alone(handle, record)
                 elif self._solo.locked():
@@ -423,6 +425,8 @@ class Worker(Component):
             slot = self._slots.get(handle.epoch)
             if slot is not None:
                 slot.request(Stop.LOST)
+            else:
+                self._held.pop(handle.epoch, None)
 
     def forget(self, handle: DeliveryHandle) -> None:
         """The delivery is settled."""
