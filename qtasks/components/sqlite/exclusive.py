@@ -21,9 +21,9 @@ def hold(connection: sqlite3.Connection, context: Context, items: Sequence[Hold]
     now = context.clock()
     return [
         connection.execute(
-            "UPDATE apps SET exclusive_owner = ?1, exclusive_until = ?2 WHERE id = ?3 "
-            "AND (exclusive_owner IS NULL OR exclusive_owner = ?1 OR exclusive_until <= ?4)",
-            (item.owner, now + item.ttl, context.app, now),
+            "UPDATE apps SET exclusive_owner = ?, exclusive_until = ? WHERE id = ? "
+            "AND (exclusive_owner IS NULL OR exclusive_owner = ? OR exclusive_until <= ?)",
+            (item.owner, now + item.ttl, context.app, item.owner, now),
         ).rowcount
         == 1
         for item in items

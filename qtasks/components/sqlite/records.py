@@ -148,9 +148,9 @@ def _has_room(connection: sqlite3.Connection, app: int, item: NewTask, room: dic
     queue = item.push.queue
     if queue not in room:
         (waiting,) = connection.execute(
-            "SELECT (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE app = ?1 AND queue = ?2 AND state = 0 LIMIT ?3))"
-            " + (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE app = ?1 AND queue = ?2 AND state = 1 LIMIT ?3))",
-            (app, queue, item.max_queue),
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE app = ? AND queue = ? AND state = 0 LIMIT ?))"
+            " + (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE app = ? AND queue = ? AND state = 1 LIMIT ?))",
+            (app, queue, item.max_queue) * 2,
         ).fetchone()
         room[queue] = item.max_queue - waiting
     room[queue] -= 1
