@@ -19,7 +19,7 @@ from qtasks.components.primitives import CancelVerdict, Page
 from qtasks.components.starter import Starter
 from qtasks.components.stats import Stats
 from qtasks.components.storage import Storage
-from qtasks.components.streams import read_stream
+from qtasks.components.streams import follow, read_stream
 from qtasks.components.task_executor import TaskExecutor
 from qtasks.components.worker import Worker
 from qtasks.config import QueueConfig
@@ -289,6 +289,10 @@ class QueueTasks(Declares):
     def stream(self, uuid: UUID, start: int = 0) -> AsyncIterator[Any]:
         """The items of a generator task as they come; see `Task.stream`."""
         return read_stream(self, uuid, start)
+
+    def follow(self, uuid: UUID) -> AsyncIterator[Task]:
+        """Snapshots of a task as its status, progress or attempt changes; see `Task.follow`."""
+        return follow(self, uuid)
 
     async def ended(self, uuid: UUID) -> bool:
         """Whether a task has finished.

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
 from qtasks.calls import AddOptions, TaskAdder
+from qtasks.context import TaskContext
 from qtasks.errors import DuplicateTaskError, InvalidNameError, TaskDeclarationError, TaskNotRegisteredError
 from qtasks.schemas import ArgInfo, Task, TaskExecSchema
 
@@ -119,6 +120,32 @@ def _args_info(func: Callable[..., Any], skip_first: bool) -> tuple[ArgInfo, ...
     return infos[1:] if skip_first else infos
 
 
+class TaskOptions(TypedDict, total=False):
+    """What `@task` may be told beside `name` and `echo`, for editors and type checkers; `TaskExecSchema` says what
+    each of them is."""
+
+    queue: str
+    priority: int
+    retry: int
+    retry_on_exc: tuple[type[BaseException], ...]
+    retry_delay: float
+    retry_backoff: float
+    retry_max_delay: float
+    retry_jitter: float
+    max_time: float | None
+    idempotent: bool
+    decode: Callable[[Any], Any] | None
+    tags: tuple[str, ...]
+    description: str
+    generate_handler: Callable[[Any], Any] | None
+    middlewares_before: tuple[Callable[..., Any], ...]
+    middlewares_after: tuple[Callable[..., Any], ...]
+    executor: Literal["thread", "process"]
+    stream: bool
+    result_ttl: float | None
+    extra: dict[str, Any]
+
+
 class TaskFunction(Generic[P, R]):
     """A declared task. Calling it calls the function; `add_task` queues it.
 
@@ -126,7 +153,7 @@ class TaskFunction(Generic[P, R]):
         declaration: what was declared.
     """
 
-    def __init__(self, func: Callable[P, R], declaration: TaskExecSchema, owner: Declares) -> None:
+    def __init__(self, func: Callable[..., R], declaration: TaskExecSchema, owner: Declares) -> None:
         self.func = func
         self.declaration = declaration
         self._owner = owner
@@ -160,6 +187,13 @@ class TaskFunction(Generic[P, R]):
         return BoundTask(self.name, self._owner, options)
 
 
+class ContextTaskFunction(TaskFunction[P, R]):
+    """A task declared with `echo=True`: whoever adds it leaves the context out, whoever calls it gives one."""
+
+    def __call__(self, context: TaskContext, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]
+        return self.func(context, *args, **kwargs)
+
+
 class BoundTask(Generic[P]):
     """A declared task with options for adding it."""
 
@@ -188,25 +222,34 @@ class Declares:
 
     @overload
     def task(
-        self, /, *, name: str | None = None, **options: Any
+        self, /, *, name: str | None = None, echo: Literal[False] = False, **options: Unpack[TaskOptions]
     ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
 
+    @overload
     def task(
-        self, func: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any
-    ) -> Any:
+        self, /, *, name: str | None = None, echo: Literal[True], **options: Unpack[TaskOptions]
+    ) -> Callable[[Callable[Concatenate[TaskContext, P], R]], ContextTaskFunction[P, R]]: ...
+
+    def task(
+        self, func: Callable[..., Any] | None = None, /, *, name: str | None = None, echo: bool = False,
+        **options: Unpack[TaskOptions],
+    ) -> Any:  # fmt: skip
         """Declares a function as a task: `@app.task` or `@app.task(name=…, retry=3, …)`.
 
         Parameters:
             name: its name; the default is `module.qualname`.
-            options: the fields of `TaskExecSchema`.
+            echo: whether the first argument is the `TaskContext`.
+            options: the other fields of `TaskExecSchema`.
 
         Raises:
             TaskDeclarationError: an option is wrong.
             DuplicateTaskError: the name is taken.
         """
+        kind = ContextTaskFunction if echo else TaskFunction
 
-        def decorate(function: Callable[P, R]) -> TaskFunction[P, R]:
-            return self.tasks.add(TaskFunction(function, declare(function, name, options), self))
+        def decorate(function: Callable[..., Any]) -> TaskFunction[Any, Any]:
+            declaration = declare(function, name, {"echo": echo, **options})
+            return self.tasks.add(kind(function, declaration, self))
 
         return decorate if func is None else decorate(func)
 
@@ -277,9 +320,9 @@ class TaskRegistry(Mapping[str, TaskExecSchema]):
         taken = {name for name in router.tasks if router.prefix + name in self._declared}
         if taken:
             raise DuplicateTaskError(f"the router declares names that are taken: {', '.join(sorted(taken))}")
-        for function in router.tasks.functions():
-            if router.prefix:
-                function.declaration = replace(function.declaration, name=router.prefix + function.name)
+        for name, function in router.tasks._functions.items():
+            # By the name in the router: it may be in another application already.
+            function.declaration = replace(function.declaration, name=router.prefix + name)
             self.add(function)
 
     def functions(self) -> list[TaskFunction[Any, Any]]:

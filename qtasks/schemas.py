@@ -391,6 +391,15 @@ class Task:
         """
         return self._bound().stream(self.uuid, start)
 
+    def follow(self) -> AsyncIterator[Task]:
+        """Snapshots of the task, one for each change of its status, progress or attempt that is seen, until it
+        has ended; the last one is the finished task. It looks every 5 ms just after a change, every 100 ms at rest.
+
+        Raises:
+            TaskNotFoundError: there is no such task any more.
+        """
+        return self._bound().follow(self.uuid)
+
     async def cancel(self) -> bool:
         """Cancels the task: at once while it waits, soon while it runs.
 

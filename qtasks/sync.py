@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 from uuid import UUID
 
 from qtasks.app import QueueTasks as AsyncQueueTasks
 from qtasks.calls import AddOptions
 from qtasks.components.stats import InspectStats
+from qtasks.context import TaskContext
 from qtasks.errors import WrongLoopError
-from qtasks.registry import Router, TaskFunction
+from qtasks.registry import Router, TaskFunction, TaskOptions
 from qtasks.schemas import Task, TaskRequest
 
 P = ParamSpec("P")
@@ -27,6 +28,10 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 __all__ = ["BoundTask", "QueueTasks", "SyncTaskFunction"]
+
+
+class _Ended:
+    """There are no more items."""
 
 
 class _Portal:
@@ -123,16 +128,24 @@ class QueueTasks:
 
     @overload
     def task(
-        self, /, *, name: str | None = None, **options: Any
+        self, /, *, name: str | None = None, echo: Literal[False] = False, **options: Unpack[TaskOptions]
     ) -> Callable[[Callable[P, R]], SyncTaskFunction[P, R]]: ...
 
+    @overload
     def task(
-        self, func: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any
-    ) -> Any:
-        """As `qtasks.QueueTasks.task`; the `add_task` of what it gives blocks."""
+        self, /, *, name: str | None = None, echo: Literal[True], **options: Unpack[TaskOptions]
+    ) -> Callable[[Callable[Concatenate[TaskContext, P], R]], SyncTaskFunction[P, R]]: ...
 
-        def decorate(function: Callable[P, R]) -> SyncTaskFunction[P, R]:
-            return SyncTaskFunction(self, self.app.task(name=name, **options)(function))
+    def task(
+        self, func: Callable[..., Any] | None = None, /, *, name: str | None = None, echo: bool = False,
+        **options: Unpack[TaskOptions],
+    ) -> Any:  # fmt: skip
+        """As `qtasks.QueueTasks.task`; the `add_task` of what it gives blocks."""
+        # One call for both values of `echo`, which the overloads tell apart.
+        declare: Callable[..., Any] = self.app.task
+
+        def decorate(function: Callable[..., Any]) -> SyncTaskFunction[Any, Any]:
+            return SyncTaskFunction(self, declare(name=name, echo=echo, **options)(function))
 
         return decorate if func is None else decorate(func)
 
@@ -172,6 +185,27 @@ class QueueTasks:
     def wait_result(self, uuid: UUID, timeout: float | None = None) -> Task:
         """As `qtasks.QueueTasks.wait_result`."""
         return self._call(lambda: self.app.wait_result(uuid, timeout))
+
+    def stream(self, uuid: UUID, start: int = 0) -> Iterator[Any]:
+        """The items of a generator task as they come; see `qtasks.Task.stream`."""
+        return self._iterate(lambda: self.app.stream(uuid, start))
+
+    def follow(self, uuid: UUID) -> Iterator[Task]:
+        """Snapshots of a task as it goes on; see `qtasks.Task.follow`."""
+        return self._iterate(lambda: self.app.follow(uuid))
+
+    def _iterate(self, make: Callable[[], AsyncIterator[T]]) -> Iterator[T]:
+        items = make()
+
+        async def following() -> T | _Ended:
+            return await anext(items, _Ended())
+
+        while not isinstance(item := self._call(following), _Ended):
+            yield item
+
+    def get_all(self, cursor: str | None = None, limit: int = 100) -> tuple[list[Task], str | None]:
+        """As `qtasks.QueueTasks.get_all`."""
+        return self._call(lambda: self.app.get_all(cursor, limit))
 
     def cancel(self, uuid: UUID, reason: str = "cancelled by a client") -> bool:
         """As `qtasks.QueueTasks.cancel`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -57,6 +58,8 @@ def add(
     kwargs = dict(_pair(item) for item in kw or ())
 
     async def question(app: QueueTasks) -> Task:
+        if task not in app.tasks:
+            typer.echo(_undeclared(task, list(app.tasks)), err=True)
         return await app.add_task(
             task, args=[_value(arg) for arg in args or ()], kwargs=kwargs, queue=queue, priority=priority,
             delay=delay, uuid=uuid, unique_key=unique_key, timeout=wait,
@@ -277,6 +280,14 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _undeclared(task: str, declared: list[str]) -> str:
+    close = get_close_matches(task, declared, 1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return clean(
+        f"no task is declared as {task!r} in this application{hint}; it is added, and waits for a worker that knows it"
+    )
 
 
 def _pair(item: str) -> tuple[str, Any]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mypy import api as mypy
 
 from qtasks.app import QueueTasks
 from qtasks.errors import DuplicateTaskError, TaskDeclarationError, TaskNotRegisteredError
-from qtasks.registry import Router
+from qtasks.registry import Router, TaskOptions
+from qtasks.schemas import TaskExecSchema
+from tests.app.conftest import MakeApp
 
 
 async def test_a_declared_task_can_still_be_called(app: QueueTasks) -> None:
@@ -112,6 +117,67 @@ def test_a_router_is_taken_in_whole_or_not_at_all(app: QueueTasks) -> None:
     with pytest.raises(DuplicateTaskError, match="names that are taken: b"):
         app.include_router(router)
     assert list(app.tasks) == ["b"]
+
+
+async def test_a_router_may_be_included_in_several_applications(make_app: MakeApp) -> None:
+    router = Router(prefix="mail.")
+
+    @router.task(name="send")
+    async def send(to: str) -> str:
+        return f"to {to}"
+
+    for _ in range(2):
+        app = make_app()
+        app.include_router(router)
+        assert list(app.tasks) == ["mail.send"]
+        async with app:
+            assert (await send.add_task("a")).task_name == "mail.send"
+
+
+def test_the_typed_options_are_those_of_the_schema() -> None:
+    found = {"name", "echo", *TaskOptions.__annotations__}
+    assert found == {field.name for field in fields(TaskExecSchema)} - {"func", "kind", "args_info"}
+
+
+TYPED = """
+from qtasks import QueueTasks, TaskContext
+app = QueueTasks("typed", "memory://")
+
+@app.task(retry=3)
+async def plain(x: int) -> str:
+    return str(x)
+
+@app.task(echo=True)
+async def echoing(ctx: TaskContext, x: int) -> str:
+    return str(x)
+
+async def caller(ctx: TaskContext) -> None:
+    await plain.add_task(1)
+    await plain.options(delay=1).add_task(x=1)
+    await echoing.add_task(1)
+    text: str = await plain(1)
+    text = await echoing(ctx, 1)
+"""
+MISTYPED = {
+    "option": ("retry=3", "retries=3", "call-overload"),
+    "value": ("retry=3", "retry='3'", "call-overload"),
+    "argument": ("plain.add_task(1)", "plain.add_task('1')", "arg-type"),
+    "context": ("echoing.add_task(1)", "echoing.add_task(ctx, 1)", "call-arg"),
+}
+
+
+def test_mypy_knows_options_and_arguments(tmp_path: Path) -> None:
+    texts = {"good": TYPED} | {name: TYPED.replace(old, new) for name, (old, new, _) in MISTYPED.items()}
+    assert len(set(texts.values())) == len(texts)
+    for name, text in texts.items():
+        (tmp_path / f"snippet_{name}.py").write_text(text, encoding="utf-8")
+    paths = [str(tmp_path / f"snippet_{name}.py") for name in texts]
+    out, err, _ = mypy.run(["--strict", "--follow-imports=silent", "--no-error-summary", *paths])
+    assert err == ""
+    found = [line.rpartition("snippet_")[2] for line in out.splitlines() if ": error:" in line]
+    assert not [line for line in found if line.startswith("good")], out
+    for name, (_, _, code) in MISTYPED.items():
+        assert any(line.startswith(name) and f"[{code}]" in line for line in found), (name, out)
 
 
 def test_args_info_tells_the_parameters_without_the_context(app: QueueTasks) -> None:

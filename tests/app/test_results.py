@@ -15,10 +15,11 @@ import pytest
 from pydantic import BaseModel
 
 from qtasks.app import QueueTasks
+from qtasks.context import TaskContext
 from qtasks.errors import ResultTimeoutError
 from qtasks.markers import hookimpl
 from qtasks.schemas import TaskStatusEnum
-from tests.app.conftest import working
+from tests.app.conftest import MakeApp, working
 
 
 @dataclass
@@ -219,6 +220,78 @@ async def test_a_stream_item_that_cannot_be_stored_ends_the_task_without_a_retry
     assert task.status is TaskStatusEnum.ERROR
     assert "an item of the stream cannot be stored" in (task.traceback or "")
     assert runs == [1]
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+async def test_an_item_is_readable_while_the_generator_is_still_at_the_next_one(
+    app: QueueTasks, kind: str
+) -> None:
+    go_on = threading.Event()
+
+    @app.task(name="coroutine", stream=True)
+    async def coroutine() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        await asyncio.to_thread(go_on.wait, 60)
+
+    @app.task(name="plain", stream=True)
+    def plain() -> Iterator[int]:
+        yield 1
+        yield 2
+        go_on.wait(60)
+
+    async with working(app):
+        task = await app.add_task(kind)
+        got = []
+        async for item in task.stream():
+            got.append(item)
+            if item == 2:
+                assert not await app.ended(task.uuid)
+                go_on.set()
+        assert got == [1, 2]
+
+
+async def test_a_stream_that_grows_beyond_the_limit_of_a_result_ends_there(make_app: MakeApp) -> None:
+    app = make_app(max_payload=10_000)
+    closed: list[int] = []
+
+    @app.task(stream=True, retry=3, retry_delay=0)
+    async def endless() -> AsyncIterator[str]:
+        count = 0
+        try:
+            while True:
+                count += 1
+                yield "x" * 100
+        finally:
+            closed.append(count)
+
+    async with working(app):
+        task = await (await endless.add_task()).wait_result(60)
+    assert task.status is TaskStatusEnum.ERROR
+    assert "max_payload (10000 bytes)" in (task.traceback or "")
+    assert len(closed) == 1
+    assert 100 <= closed[0] <= 200  # one batch was stored, the second one was too much
+
+
+async def test_a_client_follows_the_progress_of_a_task(app: QueueTasks) -> None:
+    seen_half = asyncio.Event()
+
+    @app.task(echo=True)
+    async def job(ctx: TaskContext) -> str:
+        await ctx.progress("half")
+        await seen_half.wait()
+        return "done"
+
+    async with working(app):
+        task = await job.add_task()
+        seen = []
+        async for snapshot in task.follow():
+            seen.append(snapshot)
+            if snapshot.progress == "half":
+                seen_half.set()
+    assert seen[-1].status is TaskStatusEnum.SUCCESS
+    assert seen[-1].returning == "done"
+    assert "half" in [snapshot.progress for snapshot in seen[:-1]]
 
 
 # --- Processes ----------------------------------------------------------------------------------

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from qtasks.app import QueueTasks as AsyncQueueTasks
+from qtasks.context import TaskContext
 from qtasks.errors import TaskNotFoundError, WrongLoopError
 from qtasks.schemas import TaskRequest, TaskStatusEnum
 from qtasks.sync import QueueTasks
@@ -26,6 +28,10 @@ def test_adding_running_and_reading(sync_app: QueueTasks) -> None:
     def double(x: int) -> int:
         return 2 * x
 
+    @sync_app.task(name="count", stream=True, echo=True)
+    def count(ctx: TaskContext, to: int) -> Iterator[int]:
+        yield from range(to)
+
     with sync_app:
         serving = asyncio.run_coroutine_threadsafe(sync_app.app.serve(), sync_app._portal._loop)  # type: ignore[union-attr]
         task = double.add_task(4)
@@ -35,6 +41,10 @@ def test_adding_running_and_reading(sync_app: QueueTasks) -> None:
         assert [sync_app.wait_result(task.uuid, 10).returning for task in many] == [0, 2, 4]
         assert sync_app.ping()
         assert sync_app.inspect().records["success"] == 5
+        counted = count.add_task(3)
+        assert list(sync_app.stream(counted.uuid)) == [0, 1, 2]
+        assert list(sync_app.follow(counted.uuid))[-1].returning == [0, 1, 2]
+        assert sync_app.get_all(limit=1)[0][0].uuid == counted.uuid
         sync_app._call(sync_app.app.stop)
         serving.result(30)
         sync_app.flush_all()

@@ -38,6 +38,14 @@ def on_shop(call: Call) -> Call:
     return lambda *args, **more: call("-A", "shop:app", *args, **more)
 
 
+def test_a_task_that_is_not_declared_is_added_with_a_warning(on_shop: Call) -> None:
+    added = on_shop("add", "ad", "1")
+    assert added.exit_code == 0
+    assert "no task is declared as 'ad' in this application (did you mean 'add'?)" in added.stderr
+    assert on_shop("get", added.stdout.strip()).exit_code == 0
+    assert on_shop("add", "add", "1").stderr == ""
+
+
 # --- Finding the application ----------------------------------------------------------------------
 
 
