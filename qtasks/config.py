@@ -62,7 +62,7 @@ class QueueConfig(BaseSettings):
         default=30.0, description="How long a server counts as alive after its last sign."
     )
     durability: Literal["none", "fsync", "replica"] = Field(
-        default="none", description="What an enqueue waits for."
+        default="none", description="What an enqueue, and the acceptance of a result, wait for."
     )
     strict: bool = Field(
         default=False, description="Refuse to start where tasks could be lost or plugins fail to load."

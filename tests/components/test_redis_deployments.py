@@ -13,7 +13,7 @@ import redis
 from qtasks.components.primitives import Added, HoldVerdict, SettleVerdict
 from qtasks.errors import TransientError
 from tests.support.redis_pair import QUEUE, Trio, opened, record, success
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.redis_server import RedisServer, follows, free_port
 
 SETTLING = 60.0
 
@@ -120,14 +120,9 @@ class Sentinel(RedisServer):
 
 async def test_sentinel_fails_over():
     with contextlib.ExitStack() as stack:
-        master = stack.enter_context(RedisServer(repl_diskless_sync_delay="0"))
-        replica = stack.enter_context(
-            RedisServer(replicaof=f"127.0.0.1 {master.port}", repl_diskless_sync_delay="0")
-        )
-        with replica.client() as client:
-            eventually(
-                lambda: client.info("replication")["master_link_status"] == "up", "the replica follows"
-            )
+        master = stack.enter_context(RedisServer())
+        replica = stack.enter_context(RedisServer(replicaof=f"127.0.0.1 {master.port}"))
+        follows(replica)
         sentinel = stack.enter_context(Sentinel(master))
         with sentinel.client() as client:
             eventually(

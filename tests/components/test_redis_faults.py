@@ -25,21 +25,26 @@ from qtasks.components.primitives import (
 from qtasks.errors import FatalError, InvalidNameError, TransientError
 from qtasks.schemas import TaskStatusEnum
 from tests.support.redis_pair import QUEUE, opened, record, success
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, flavours
 from tests.support.tcp_proxy import TcpProxy
 
 ACCEPTED, MINE, REJECTED = SettleVerdict.ACCEPTED, SettleVerdict.ALREADY_MINE, SettleVerdict.REJECTED
 
 
+@pytest.fixture(scope="module", params=flavours(), ids=lambda program: program.rsplit("/", 1)[-1])
+def program(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def server():
-    with RedisServer(appendonly="yes", appendfsync="no") as started:
+def server(program):
+    with RedisServer(program, appendonly="yes", appendfsync="no") as started:
         yield started
 
 
 @pytest.fixture
-def own_server():
-    with RedisServer(appendonly="yes", appendfsync="always") as started:
+def own_server(program):
+    with RedisServer(program, appendonly="yes", appendfsync="always") as started:
         yield started
 
 
@@ -270,31 +275,11 @@ async def test_what_could_lose_tasks_is_said(caplog):
         with pytest.raises(FatalError, match="allkeys-lru"):
             async with opened(server.url(), strict=True):
                 pass
-        with pytest.raises(FatalError, match="appendonly"):
-            async with opened(server.url(), durability="fsync"):
-                pass
 
 
 async def test_a_good_server_is_strict_enough(server, caplog):
     async with opened(server.url(), strict=True):
         assert not caplog.records
-
-
-async def test_durability_fsync_waits_for_the_disk(own_server):
-    async with opened(own_server.url(), durability="fsync") as (broker, _, _, _):
-        tasks = [record() for _ in range(20)]
-        added = await asyncio.gather(*(broker.add_and_push([task], None) for task in tasks))
-        assert {verdict.kind for (verdict,) in added} == {Added.ADDED}
-        with own_server.client() as client:
-            calls = client.info("commandstats")["cmdstat_waitaof"]["calls"]
-        assert 1 <= calls < 20, "one wait serves all that came together"
-
-
-async def test_durability_replica_says_when_there_is_none(own_server):
-    url = own_server.url(query="?socket_timeout=0.5")
-    async with opened(url, durability="replica") as (broker, _, _, _):
-        with pytest.raises(TransientError, match="replica"):
-            await broker.add_and_push([record()], None)
 
 
 async def test_data_of_another_layout_is_refused(server):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from qtasks.components.redis import RedisBroker, RedisLink, RedisStorage
@@ -16,14 +19,19 @@ def server(request):
         yield started
 
 
+def made(kind: type[RedisBroker | RedisStorage], server: RedisServer, like: Any) -> RedisBroker | RedisStorage:
+    component = kind(RedisLink(like.link.target if like else server.url(restricted=True)))
+    if server.version < (7, 2):  # it has no WAITAOF
+        component.capabilities = replace(kind.capabilities, fsync=False)
+    return component
+
+
 class TestRedisBroker(BrokerSuite):
     kit_version = 1
 
     @pytest.fixture
     def make_component(self, server):
-        return lambda like=None: RedisBroker(
-            RedisLink(like.link.target if like else server.url(restricted=True))
-        )
+        return lambda like=None: made(RedisBroker, server, like)
 
 
 class TestRedisStorage(StorageSuite):
@@ -31,6 +39,4 @@ class TestRedisStorage(StorageSuite):
 
     @pytest.fixture
     def make_component(self, server):
-        return lambda like=None: RedisStorage(
-            RedisLink(like.link.target if like else server.url(restricted=True))
-        )
+        return lambda like=None: made(RedisStorage, server, like)

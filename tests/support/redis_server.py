@@ -31,6 +31,8 @@ ACL = (
     "+sadd +scard +sismember +smembers +xadd +xdel +xrevrange +wait +waitaof"
 )
 """The rights that the backend needs, as docs/redis.md gives them."""
+SINCE_7_2 = ("+client|setinfo", "+waitaof")
+"""The ones of them that an older server does not know, and refuses."""
 
 
 def flavours() -> list[str]:
@@ -61,7 +63,7 @@ class RedisServer:
         self.program = program or flavours()[0]
         self.port = port or free_port()
         self.dir = Path(tempfile.mkdtemp(prefix="qtasks-redis-"))
-        self.options = {"save": "", "databases": "4096", **options}
+        self.options = {"save": "", "databases": "4096", "repl_diskless_sync_delay": "0", **options}
         self.process: subprocess.Popen[bytes] | None = None
         self._next_db = 0
 
@@ -141,10 +143,18 @@ class RedisServer:
             self.process.wait()
             self.process = None
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of the commands that it understands."""
+        with self.client() as client:
+            return tuple(int(part) for part in client.info("server")["redis_version"].split("."))
+
     def restrict(self) -> None:
         """Makes the user with the minimum of rights."""
+        known = self.version >= (7, 2)
+        rights = [right for right in ACL.split() if known or right not in SINCE_7_2]
         with self.client() as client:
-            client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", *ACL.split())
+            client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", *rights)
 
     def url(self, db: int | None = None, *, restricted: bool = False, query: str = "") -> str:
         """The URL of a database that no other test uses.
@@ -158,3 +168,13 @@ class RedisServer:
             db = self._next_db
         login = f"{USER}:{PASSWORD.replace(' ', '%20')}@" if restricted else ""
         return f"redis://{login}127.0.0.1:{self.port}/{db}{query}"
+
+
+def follows(replica: RedisServer) -> None:
+    """Waits until a replica has all that its master has."""
+    deadline = time.monotonic() + START_TIMEOUT
+    with replica.client() as client:
+        while client.info("replication")["master_link_status"] != "up":
+            if time.monotonic() > deadline:
+                raise TimeoutError("the replica does not follow its master")
+            time.sleep(0.01)

@@ -323,7 +323,7 @@ class RedisBroker(Broker, Colocated):
             args: list[bytes] = []
             for settle in part:
                 args += settled(settle, queues)
-            calls.append(self.link.run("settle_ack", args, queues))
+            calls.append(self.link.run("settle_ack", args, queues, durable=True))
         return settle_verdicts(b"".join(await gather(calls)))
 
 

@@ -107,7 +107,7 @@ class RedisStorage(Storage):
             args: list[bytes] = []
             for settle in part:
                 args += settled(settle, queues)
-            calls.append(self.link.run("settle", args))
+            calls.append(self.link.run("settle", args, durable=True))
         return settle_verdicts(b"".join(await gather(calls)))
 
     async def bury_many(self, buried: Sequence[Buried], *, expires_at: float) -> list[bool]:

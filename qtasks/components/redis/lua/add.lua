@@ -12,5 +12,6 @@ for i = 1, #ids do
   reply[#reply + 1] = kind .. other
 end
 commit()
+confirm()
 publish()
 return reply

@@ -16,6 +16,7 @@ ent:load(ids)
 if #ids > 1 then draw_seq(#ids) end
 for i = 1, #ids do reply[i] = add_and_enqueue(ARGV[2 * i + 1], ARGV[2 * i + 2], most and full) end
 commit()
+confirm()
 raise_epoch()
 publish()
 wake_up()

@@ -27,6 +27,7 @@ for i = 1, #items do
   end
 end
 commit()
+confirm()
 raise_epoch()
 wake_up()
 return table.concat(verdicts)

@@ -15,5 +15,6 @@ for n = 1, #settles do
   end
 end
 commit()
+confirm()
 publish()
 return table.concat(verdicts)

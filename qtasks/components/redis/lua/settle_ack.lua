@@ -24,6 +24,7 @@ for n = 1, #settles do
   end
 end
 commit()
+confirm()
 raise_epoch()
 publish()
 wake_up()
