@@ -48,10 +48,9 @@ async def test_fsync_waits_for_the_disk(server):
 
 
 async def test_fsync_needs_a_file_to_sync(program):
-    with RedisServer(program, appendonly="no") as server:
-        with pytest.raises(FatalError, match="appendonly"):
-            async with opened(server.url(), durability="fsync"):
-                pass
+    with RedisServer(program, appendonly="no") as server, pytest.raises(FatalError, match="appendonly"):
+        async with opened(server.url(), durability="fsync"):
+            pass
 
 
 async def test_replica_says_when_there_is_none(server):

@@ -19,7 +19,9 @@ def server(request):
         yield started
 
 
-def made(kind: type[RedisBroker | RedisStorage], server: RedisServer, like: Any) -> RedisBroker | RedisStorage:
+def made(
+    kind: type[RedisBroker | RedisStorage], server: RedisServer, like: Any
+) -> RedisBroker | RedisStorage:
     component = kind(RedisLink(like.link.target if like else server.url(restricted=True)))
     if server.version < (7, 2):  # it has no WAITAOF
         component.capabilities = replace(kind.capabilities, fsync=False)
