@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from uuid import UUID, uuid5
 
 from qtasks.backends import backend_from_url
-from qtasks.calls import AddOptions, TaskAdder
+from qtasks.calls import AddOptions, TaskAdder, positional
 from qtasks.components.broker import Broker
 from qtasks.components.delivery import Delivery, delivery_of
 from qtasks.components.global_config import GlobalConfig
@@ -224,7 +224,7 @@ class QueueTasks(Declares):
             ResultTimeoutError: it was added, but did not finish within `timeout`.
         """
         options = AddOptions(queue, priority, delay, eta, uuid, timeout, extra, unique_key)
-        return await self.add(task_name, tuple(args), kwargs or {}, options)
+        return await self.add(task_name, positional(args), kwargs or {}, options)
 
     async def add(
         self, task_name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: AddOptions

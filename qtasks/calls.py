@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from qtasks.schemas import Task, TaskRequest
+from qtasks.schemas import DELAY_MAX, Task, TaskRequest
+
+
+def positional(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Positional arguments as a tuple.
+
+    Raises:
+        TypeError: a text was given, whose characters would be the arguments.
+    """
+    if isinstance(args, str | bytes):
+        raise TypeError(f"args is a sequence of arguments, not {args!r}: args=({args!r},)")
+    return tuple(args)
 
 
 class AddOptions(NamedTuple):
@@ -28,8 +39,10 @@ class AddOptions(NamedTuple):
         """The request that these options make.
 
         Raises:
-            ValueError: the options contradict each other, or a time is not usable.
+            TypeError, ValueError: an option is of a wrong type, they contradict each other, or a time is not usable.
         """
+        if self.uuid is not None and not isinstance(self.uuid, UUID):
+            raise TypeError(f"uuid is a uuid.UUID, not {self.uuid!r}")
         extra = dict(self.extra or {})
         if self.unique_key is not None:
             extra["unique_key"] = self.unique_key
@@ -46,8 +59,8 @@ class AddOptions(NamedTuple):
                 raise ValueError("eta needs a time zone: datetime(..., tzinfo=UTC)")
             return self.eta.timestamp()
         if self.delay is not None:
-            if not 0 <= self.delay < float("inf"):
-                raise ValueError(f"delay is a finite number of seconds >= 0, not {self.delay!r}")
+            if not 0 <= self.delay <= DELAY_MAX:
+                raise ValueError(f"delay is 0 to {DELAY_MAX:.0f} seconds, not {self.delay!r}")
             return now + self.delay
         return None
 

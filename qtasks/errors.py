@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
+from qtasks.schemas import DELAY_MAX
+
 if TYPE_CHECKING:
     from qtasks.schemas import Task
 
@@ -176,8 +178,8 @@ class TaskDefer(TaskControl):
     """
 
     def __init__(self, seconds: float) -> None:
-        if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-            raise ValueError(f"TaskDefer takes a finite number of seconds >= 0, not {seconds!r}")
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= DELAY_MAX:
+            raise ValueError(f"TaskDefer takes 0 to {DELAY_MAX:.0f} seconds, not {seconds!r}")
         self.seconds = float(seconds)
         self.values: Any = None
         super().__init__(f"deferred for {seconds} s")

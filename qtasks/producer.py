@@ -23,6 +23,7 @@ from qtasks.registry import NAME, TASK_NAME, check_name
 from qtasks.schemas import (
     PRIORITY_MAX,
     PRIORITY_MIN,
+    TIME_MAX,
     Task,
     TaskRecord,
     TaskRequest,
@@ -104,6 +105,8 @@ class Producer:
         unique_key = model.extra.get("unique_key")
         if unique_key is not None and not isinstance(unique_key, str):
             raise EncodeError(f"unique_key must be a string, not {unique_key!r}")
+        if not 0 <= model.available_at <= TIME_MAX:
+            raise ValueError(f"available_at is a time in Unix seconds, not {model.available_at!r}")
         return TaskRecord(
             uuid=uuid, task_name=model.task_name, queue=model.queue, priority=model.priority, args=model.args,
             kwargs=model.kwargs, created_at=model.created_at, updated_at=model.updated_at,

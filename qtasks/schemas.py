@@ -22,11 +22,15 @@ else:
     QueueTasks = Any  # pydantic resolves the annotations of Task, where this is only a private back reference
 
 PRIORITY_MIN, PRIORITY_MAX = -128, 127
+TIME_MAX = 253_402_300_799.0
+"""The last second that a datetime can tell (the end of the year 9999), as Unix seconds."""
+DELAY_MAX = 100 * 365.25 * 86_400
+"""The longest delay, in seconds: a hundred years, so that no delay leads beyond `TIME_MAX`."""
 
 Priority = Annotated[int, Field(ge=PRIORITY_MIN, le=PRIORITY_MAX)]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")]
 QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,48}$")]
-Seconds = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=TIME_MAX)]
 
 _CHECKED = ConfigDict(revalidate_instances="always", extra="forbid")
 
@@ -168,7 +172,7 @@ class TaskStatusErrorSchema(TaskStatusSchema):
 
     status: Literal[TaskStatusEnum.ERROR] = TaskStatusEnum.ERROR
     traceback: str = ""
-    retry_in: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    retry_in: Annotated[float, Field(ge=0, le=DELAY_MAX)] | None = None
     started_at: Seconds = 0.0
     finished_at: Seconds = 0.0
 
@@ -258,9 +262,9 @@ class TaskExecSchema:
     priority: Priority = 0
     retry: Annotated[int, Field(ge=0)] = 0
     retry_on_exc: tuple[type[BaseException], ...] = ()
-    retry_delay: Annotated[float, Field(ge=0)] = 1.0
+    retry_delay: Annotated[float, Field(ge=0, le=DELAY_MAX)] = 1.0
     retry_backoff: Annotated[float, Field(ge=1)] = 2.0
-    retry_max_delay: Annotated[float, Field(ge=0)] = 300.0
+    retry_max_delay: Annotated[float, Field(ge=0, le=DELAY_MAX)] = 300.0
     retry_jitter: Annotated[float, Field(ge=0, le=1)] = 0.1
     max_time: Annotated[float, Field(gt=0)] | None = None
     idempotent: bool = False

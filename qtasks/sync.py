@@ -16,7 +16,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar,
 from uuid import UUID
 
 from qtasks.app import QueueTasks as AsyncQueueTasks
-from qtasks.calls import AddOptions
+from qtasks.calls import AddOptions, positional
 from qtasks.components.stats import InspectStats
 from qtasks.context import TaskContext
 from qtasks.errors import WrongLoopError
@@ -167,7 +167,7 @@ class QueueTasks:
     ) -> Task:  # fmt: skip
         """As `qtasks.QueueTasks.add_task`."""
         options = AddOptions(queue, priority, delay, eta, uuid, timeout, extra, unique_key)
-        return self._add(task_name, tuple(args), kwargs or {}, options)
+        return self._add(task_name, positional(args), kwargs or {}, options)
 
     def _add(
         self, task_name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: AddOptions

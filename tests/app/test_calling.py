@@ -54,8 +54,11 @@ async def test_the_declaration_gives_queue_and_priority(app: QueueTasks) -> None
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"delay": -1}, ValueError, "delay is a finite number of seconds >= 0"),
-        ({"delay": float("nan")}, ValueError, "delay is a finite number"),
+        ({"delay": -1}, ValueError, "delay is 0 to 3155760000 seconds, not -1"),
+        ({"delay": float("nan")}, ValueError, "delay is 0 to 3155760000 seconds, not nan"),
+        ({"delay": 1e300}, ValueError, "delay is 0 to 3155760000 seconds"),
+        ({"uuid": "abc"}, TypeError, "uuid is a uuid.UUID, not 'abc'"),
+        ({"args": "abc"}, TypeError, r"args=\('abc',\)"),
         ({"eta": datetime(2030, 1, 1)}, ValueError, "eta needs a time zone"),
         ({"delay": 1, "eta": datetime.now(UTC)}, ValueError, "delay or eta, not both"),
         ({"priority": 128}, ValueError, "priority 128 is outside"),
@@ -119,6 +122,14 @@ async def test_bulk_adds_in_order_and_says_what_did_not_go(make_app: MakeApp) ->
         assert len((await app.get_all())[0]) == 3
 
 
+async def test_bulk_refuses_a_time_that_no_datetime_can_tell(app: QueueTasks) -> None:
+    async with app:
+        for moment in (-1.0, float("nan"), 1e300):
+            with pytest.raises(ValueError, match="available_at is a time in Unix seconds"):
+                await app.add_tasks([TaskRequest(task_name="any", available_at=moment)])
+        assert (await app.get_all())[0] == []
+
+
 async def test_outside_of_async_with_the_error_says_what_to_do(app: QueueTasks) -> None:
     with pytest.raises(NotStartedError, match="async with app"):
         await app.add_task("any")
@@ -153,11 +164,11 @@ async def test_the_context_is_the_first_argument_with_echo(app: QueueTasks) -> N
         return str(context.add_task_sync("child", args=(x,)).uuid)
 
     async with working(app):
-        task = await parent.add_task(1)  # type: ignore[call-arg, arg-type]
+        task = await parent.add_task(1)
         result = await task.wait_result(10)
         assert result.returning[:3] == [str(task.uuid), parent.name, 0]
         assert result.progress == {"half": True}
-        in_thread = await (await plain.add_task(2)).wait_result(10)  # type: ignore[call-arg, arg-type]
+        in_thread = await (await plain.add_task(2)).wait_result(10)
         assert in_thread.progress == "in a thread"
         from uuid import UUID
 
