@@ -104,13 +104,19 @@ class TaskContext:
         **options: Any,
     ) -> Task:
         """`QueueTasks.add_task`, from a plain function, which runs in a thread."""
-        return self._portal(self.app.add_task(task_name, args=args, kwargs=kwargs, **options))
+        return self.run_sync(self.app.add_task(task_name, args=args, kwargs=kwargs, **options))
 
     def progress_sync(self, value: Any) -> None:
         """`progress`, from a plain function, which runs in a thread."""
-        self._portal(self.progress(value))
+        self.run_sync(self.progress(value))
 
-    def _portal(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run_sync(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine on the application's loop, from a plain function, which runs in a thread, and gives its
+        result.
+
+        Raises:
+            WrongLoopError: this is the loop, which would wait for itself.
+        """
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
