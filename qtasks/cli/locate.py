@@ -9,6 +9,9 @@ import tomllib
 import traceback
 from pathlib import Path
 
+import typer
+
+from qtasks import sync
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import Code, CommandError, leaving_at_once
 
@@ -58,9 +61,20 @@ def load(spec: str) -> QueueTasks:
             found = getattr(found, part)
         except AttributeError:
             raise CommandError(f"{module_name!r} has no {attribute or 'app'!r}; {WAYS}", Code.USAGE) from None
+    if isinstance(found, sync.QueueTasks):
+        found = found.app
     if not isinstance(found, QueueTasks):
         raise CommandError(f"{spec} is a {type(found).__name__}, not a QueueTasks; {WAYS}", Code.USAGE)
     return found
+
+
+def complete_task(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of declared tasks that begin like this, for the shell's completion."""
+    given = context.parent.params.get("app") if context.parent else None
+    try:
+        return [name for name in load(spec_of(given)).tasks if name.startswith(incomplete)]
+    except CommandError:
+        return []
 
 
 def _from_pyproject() -> str | None:

@@ -30,7 +30,10 @@ def add_to(cli: typer.Typer) -> None:
 def triggers(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One trigger, with all there is to say.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="One trigger, with all there is to say.", autocompletion=complete_trigger
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -49,6 +52,11 @@ def triggers(
                     for _, trigger, function in declared.values()
                 ],
             )  # fmt: skip
+
+
+def complete_trigger(incomplete: str) -> list[str]:
+    """Names of triggers that begin like this, for the shell's completion."""
+    return [name for name in _declared() if name.startswith(incomplete)]
 
 
 def _declared() -> dict[str, tuple[str, Trigger, Callable[..., Any]]]:
@@ -125,7 +133,10 @@ def _origin(plugin: dict[str, Any]) -> str:
 
 def explain(
     context: typer.Context,
-    trigger: Annotated[str, typer.Argument(metavar="TRIGGER", help="The name of a trigger.")],
+    trigger: Annotated[
+        str,
+        typer.Argument(metavar="TRIGGER", help="The name of a trigger.", autocompletion=complete_trigger),
+    ],
     as_json: Json = False,
 ) -> None:
     """The chain of a trigger in the order in which it runs, and why it is so."""

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import Code, CommandError, clean
+from qtasks.cli.locate import complete_task
 from qtasks.cli.session import Json, session, show_json, show_rows, task_dict
 from qtasks.components.stats import InspectStats
 from qtasks.schemas import Task, TaskStatusEnum
@@ -34,7 +35,9 @@ def add_to(cli: typer.Typer) -> None:
 
 def add(
     context: typer.Context,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="The name of the task.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="The name of the task.", autocompletion=complete_task)
+    ],
     args: Annotated[
         list[str] | None, typer.Argument(metavar="[ARG]...", help="Its arguments: JSON, or else text.")
     ] = None,

@@ -63,6 +63,32 @@ def test_the_application_is_named_by_option_environment_or_pyproject(
     assert call("-A", "shop", "stats").exit_code == 0
 
 
+def test_a_blocking_application_will_do_too(call: Call, shop: Path) -> None:
+    (shop / "blocking.py").write_text(
+        'from qtasks.sync import QueueTasks\napp = QueueTasks("b", "memory://")\n'
+    )
+    assert json.loads(call("-A", "blocking:app", "stats", "--json").stdout)["app"]["name"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-A", "shop:app", "add", "a"], ["add"]),
+        (["-A", "absent:app", "add", "a"], []),
+        (["triggers", "stats_"], ["stats_inspect"]),
+        (["-A", "shop:app", "plugins", "explain", "qtasks_p"], ["qtasks_ping"]),
+    ],
+)
+def test_the_shell_completes_names_of_tasks_and_triggers(
+    call: Call, words: list[str], expected: list[str]
+) -> None:
+    line = {
+        "_QTASKS_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(["qtasks", *words]), "COMP_CWORD": str(len(words)),
+    }  # fmt: skip
+    completed = call(env=line, prog_name="qtasks")
+    assert completed.stdout.split() == expected
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
