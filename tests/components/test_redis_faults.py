@@ -125,6 +125,7 @@ async def test_a_reply_that_is_lost_is_asked_for_again(server):
         opened(url.replace(str(server.port), str(proxy.port))) as (broker, storage, _, _),
     ):
         task, follower = record(), record()
+        await broker.add_and_push([record(queue="other")], None)  # the script is loaded
 
         async def lose(call):
             proxy.swallowing = True
@@ -155,6 +156,7 @@ async def test_a_claim_whose_reply_is_lost_is_left_to_its_lease(server):
     url = server.url()
     async with TcpProxy(server.port) as proxy, opened(url) as (direct, _, _, _):
         async with opened(url.replace(str(server.port), str(proxy.port))) as (broker, _, _, _):
+            assert await broker.claim_and_start(1, QUEUE, "me", 0.05) == []  # the script is loaded
             await broker.add_and_push([record()], None)
             proxy.swallowing = True
             claim = asyncio.create_task(broker.claim_and_start(1, QUEUE, "me", 0.05))

@@ -1,32 +1,53 @@
-"""A TCP proxy that cuts a connection between a command and its reply."""
+"""A TCP proxy between a client and a server of this machine: it delays, withholds, resets, and goes silent."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+
+
+class _Pair:
+    """One connection of a client, and the one to the server that belongs to it."""
+
+    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self.client = client
+        self.server = server
+        self.orphaned = False
+
+    def abort(self) -> None:
+        for writer in (self.client, self.server):
+            writer.transport.abort()
 
 
 class TcpProxy:
-    """Passes bytes on to a port of this machine until it is told to stop passing replies.
+    """Passes bytes on to a port of this machine.
 
     Parameters:
         port: of the server behind it.
+        tls: with it, clients speak TLS to the proxy, which speaks plainly to the server.
 
     Attributes:
         port: where it listens.
+        server_port: of the server behind it; a new one holds for new connections.
         swallowing: whether replies are withheld; what waits for one is then cut off by `cut`.
+        delay: seconds that each piece takes longer, there and back.
     """
 
-    def __init__(self, port: int) -> None:
-        self._server_port = port
+    def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+        self.server_port = port
+        self._tls = tls
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._pairs: set[_Pair] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._passing = asyncio.Event()
+        self._passing.set()
         self.port = 0
+        self.delay = 0.0
         self.swallowing = False
         self.swallowed = asyncio.Event()
 
     async def __aenter__(self) -> TcpProxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -40,28 +61,72 @@ class TcpProxy:
 
     def cut(self) -> None:
         """Resets all connections."""
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
+        for pair in self._pairs:
+            pair.abort()
+        self._pairs.clear()
         self.swallowed.clear()
 
+    def hold(self) -> None:
+        """A black hole: connections are taken, and nothing passes until `let_go`. As on a real network nothing in
+        the middle of a stream is lost: it arrives late, or its connection is cut."""
+        self._passing.clear()
+
+    def let_go(self) -> None:
+        """Ends `hold`."""
+        self._passing.set()
+
+    def orphan(self) -> None:
+        """Makes all connections half-open: the server sees them end, the clients are told nothing."""
+        for pair in self._pairs:
+            pair.orphaned = True
+            pair.server.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._server_port)
-        self._writers |= {writer, back}
-        for pump in (self._pump(reader, back, False), self._pump(there, writer, True)):
+        # What `cut` finds is in its set; a connection that waits here is ended by its client.
+        await self._passing.wait()
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.server_port)
+        except OSError:
+            writer.transport.abort()  # there is no server: as if the port were closed
+            return
+        pair = _Pair(writer, back)
+        self._pairs.add(pair)
+        for pump in (self._requests(reader, pair), self._replies(there, pair)):
             task = asyncio.create_task(pump)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, replies: bool) -> None:
+    async def _requests(self, reader: asyncio.StreamReader, pair: _Pair) -> None:
         try:
             while data := await reader.read(65536):
-                if replies and self.swallowing:
+                await self._held()
+                if not pair.orphaned:
+                    pair.server.write(data)
+                    await pair.server.drain()
+        except OSError:
+            pass
+        self._end(pair)
+
+    async def _replies(self, reader: asyncio.StreamReader, pair: _Pair) -> None:
+        try:
+            while data := await reader.read(65536):
+                await self._held()
+                if self.swallowing:
                     self.swallowed.set()
                     continue
-                writer.write(data)
-                await writer.drain()
+                pair.client.write(data)
+                await pair.client.drain()
         except OSError:
-            return
-        finally:
+            pass
+        if not pair.orphaned:
+            self._end(pair)
+
+    async def _held(self) -> None:
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        await self._passing.wait()
+
+    def _end(self, pair: _Pair) -> None:
+        self._pairs.discard(pair)
+        for writer in (pair.client, pair.server):
             writer.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 from redis import exceptions as redis_errors
 
 from qtasks.errors import BackendError, FatalError, TransientError
@@ -42,6 +44,11 @@ def backend_error(error: BaseException, where: str) -> BackendError:
         where: the masked URL, for the message.
     """
     text = str(error)
+    if isinstance(_root(error), ssl.SSLCertVerificationError):
+        return FatalError(
+            f"The certificate of Redis at {where} is not accepted: {_root(error)}. Name its authority with "
+            "ssl_ca_certs in the URL; ssl_check_hostname=no accepts another host name."
+        )
     code = text.split(" ", 1)[0].rstrip(":")
     for kind, advice in _FATAL_ADVICE.items():
         if isinstance(error, kind):
@@ -54,6 +61,13 @@ def backend_error(error: BaseException, where: str) -> BackendError:
         # What is left are errors of use: an unknown command (a server too old), a script that fails.
         return FatalError(f"Redis at {where} does not understand this version of qtasks: {text}")
     return TransientError(f"Redis at {where} is away: {text or type(error).__name__}")
+
+
+def _root(error: BaseException) -> BaseException:
+    """What an error was raised from."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
 
 
 def _from_script(text: str) -> bool:
