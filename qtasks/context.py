@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import UUID
@@ -21,7 +22,8 @@ _current: ContextVar[TaskContext] = ContextVar("qtasks_task_context")
 
 
 def current_task() -> TaskContext:
-    """The context of the task whose code is running, also inside its threads.
+    """The context of the task that is running: in its code, inside its threads, and in the triggers from
+    `task_executor_middlewares_execute` to `broker_remove_finished_task`.
 
     Raises:
         LookupError: no task is running here.
@@ -40,7 +42,7 @@ class TaskContext:
         state: a place for plugins to keep things for the time of this run.
     """
 
-    __slots__ = ("app", "handle", "loop", "state", "task_broker", "task_func")
+    __slots__ = ("_closed", "_resources", "app", "handle", "loop", "state", "task_broker", "task_func")
 
     def __init__(
         self,
@@ -54,6 +56,8 @@ class TaskContext:
         self.task_func = task_func
         self.task_broker = task_broker
         self.state: dict[str, Any] = {}
+        self._resources: AsyncExitStack | None = None
+        self._closed = False
         self.loop = asyncio.get_running_loop()
 
     @property
@@ -70,6 +74,33 @@ class TaskContext:
     def attempt(self) -> int:
         """How often the task has failed before this run."""
         return self.task_broker.attempt
+
+    @property
+    def resources(self) -> AsyncExitStack:
+        """What plugins and the task's code opened for this run. It is closed exactly once, in reverse order, when the
+        code has ended and before its outcome is written: however it ended, and also where a trigger before the run
+        stopped the task. What is closed is told the error. It cannot take it away; where there is none, an error in
+        closing fails the task.
+
+        What a thread uses that outlives its task stays open until it returns. A process that is killed closes nothing.
+
+        Raises:
+            RuntimeError: the run is over.
+        """
+        if self._closed:
+            raise RuntimeError(f"the run of task {self.name!r} is over: nothing more can be opened for it")
+        if self._resources is None:
+            self._resources = AsyncExitStack()
+        return self._resources
+
+    async def close(self, error: BaseException | None = None) -> None:
+        """Closes `resources`; a second call does nothing. Called by the worker."""
+        self._closed = True
+        stack, self._resources = self._resources, None
+        if stack is not None:
+            await stack.__aexit__(
+                type(error) if error else None, error, error.__traceback__ if error else None
+            )
 
     def cancel(self, reason: str = "") -> NoReturn:
         """Ends the task as cancelled."""

@@ -70,7 +70,9 @@ class Run:
             stays occupied until then.
     """
 
-    __slots__ = ("_args", "_kw", "_raw", "app", "slot", "task_broker", "task_func", "thread", "worker")
+    __slots__ = (
+        "_args", "_context", "_kw", "_token", "app", "slot", "task_broker", "task_func", "thread", "worker",
+    )  # fmt: skip
 
     def __init__(self, worker: Worker, slot: Slot) -> None:
         self.worker = worker
@@ -79,9 +81,20 @@ class Run:
         self.thread: asyncio.Future[Any] | None = None
         self.task_func: TaskExecSchema
         self.task_broker: TaskPrioritySchema
+        self._context: TaskContext | None = None
 
     async def __call__(self) -> Ended | None:
         """Runs the task and gives what is to be written; `None` where nothing may be (the lease is lost)."""
+        try:
+            return await self._delivery()
+        except BaseException as error:
+            await self._close(error)
+            raise
+        finally:
+            if self._context is not None:
+                _current.reset(self._token)
+
+    async def _delivery(self) -> Ended | None:
         slot = self.slot
         try:
             slot.enter()
@@ -94,14 +107,16 @@ class Run:
         except UnknownTask as unknown:
             return self._unknown(unknown)
         except (TaskCancelError, TaskDefer, TaskRejected) as control:
+            await self._close(control)
             return await self._controlled(control)
         except (PluginError, asyncio.CancelledError) as error:
+            await self._close(error)
             if slot.interrupted:
                 return await self._stopped(error)
             if not isinstance(error, PluginError):
                 raise
             return await self._release_after(error)
-        return await self._run()
+        return await self._executed()
 
     # --- Before the run ---------------------------------------------------------------------
 
@@ -143,6 +158,8 @@ class Run:
             worker=worker, task_func=task_func, task_broker=self.task_broker
         )
         self.task_func, self.task_broker = task_func, task_broker
+        self._context = TaskContext(app, handle, task_func, task_broker)
+        self._token = _current.set(self._context)
         self._args, self._kw = await app.task_executor.prepare(self.task_func, self.task_broker)
 
     def _declared(self, name: str) -> TaskExecSchema:
@@ -179,18 +196,10 @@ class Run:
 
     # --- The run ----------------------------------------------------------------------------
 
-    async def _run(self) -> Ended | None:
-        slot, task_func = self.slot, self.task_func
+    async def _executed(self) -> Ended | None:
+        slot, task_func, context = self.slot, self.task_func, self._context
+        assert context is not None
         hit("worker.before_run")
-        context = TaskContext(self.app, slot.handle, task_func, self.task_broker)
-        token = _current.set(context)
-        try:
-            return await self._executed(context)
-        finally:
-            _current.reset(token)
-
-    async def _executed(self, context: TaskContext) -> Ended | None:
-        slot, task_func = self.slot, self.task_func
         executor = self.app.task_executor
         if task_func.max_time is not None:
             self.worker.deadlines.watch(slot, task_func.max_time)
@@ -206,7 +215,9 @@ class Run:
                 if slot.interrupted:
                     await slot.take_back()
             result = await executor.finish(task_func, self.task_broker, result)
+            await context.close()
         except (TaskCancelError, TaskDefer, TaskRejected) as control:
+            await self._close(control)
             return await self._controlled(control)
         except (KeyboardInterrupt, GeneratorExit):
             raise  # not the task's: somebody ends the process, or the loop
@@ -217,11 +228,31 @@ class Run:
     async def _ended_by(self, error: BaseException) -> Ended | None:
         if isinstance(error, ThreadStillRunning):
             self.thread = error.future
+        await self._close(error)
         if self.slot.interrupted:
             return await self._stopped(error)
         if (own := asyncio.current_task()) is not None and own.cancelling():
             raise asyncio.CancelledError from error  # the subworker is to end
         return await self._failed(error)
+
+    async def _close(self, error: BaseException) -> None:
+        """Closes what was opened for the run. The error stands, whatever comes of this; what a thread still uses
+        stays open until it returns."""
+        context = self._context
+        if context is None or (self.thread is not None and not self.thread.done()):
+            return
+        try:
+            await context.close(error)
+        except asyncio.CancelledError:
+            if (own := asyncio.current_task()) is not None and own.cancelling():
+                raise  # not by what was closed: the subworker is to end
+        except Exception as failure:
+            log.error("task %s: closing what it used failed: %s", self.slot.handle.uuid, one_line(failure))
+
+    async def outlived(self, thread: asyncio.Future[Any]) -> None:
+        """Waits for a thread that outlives the run, and closes what it used."""
+        await asyncio.wait([thread])
+        await self._close(ThreadStillRunning(thread))
 
     async def _succeeded(self, result: Any) -> Ended | None:
         return await self._finish(success_model(self.slot.record, result, self.app.clock()))

@@ -370,13 +370,13 @@ class Worker(Component):
             self.executed[ended.settle.outcome] = self.executed.get(ended.settle.outcome, 0) + 1
             self._finisher.hand_over(ended)
         if run.thread is not None:
-            await self._outlive(run.thread)
+            await self._outlive(run, run.thread)
 
-    async def _outlive(self, thread: asyncio.Future[Any]) -> None:
+    async def _outlive(self, run: Run, thread: asyncio.Future[Any]) -> None:
         self._busy += 1
         self._outlived += 1
         try:
-            await asyncio.wait([thread])
+            await run.outlived(thread)
         finally:
             self._busy -= 1
             self._outlived -= 1
