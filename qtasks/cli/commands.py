@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from qtasks import __version__
-from qtasks.cli import demo, plugins, run, tasks, top
+from qtasks.cli import conformance, demo, plugins, run, tasks, top
 from qtasks.cli.session import Session
 
 EPILOG = (
@@ -53,3 +53,4 @@ tasks.add_to(cli)
 plugins.add_to(cli)
 top.add_to(cli)
 demo.add_to(cli)
+conformance.add_to(cli)

@@ -124,6 +124,12 @@ class BrokerPrimitives(ABC):
     async def flush(self) -> None:
         """Forgets all entries of this app, and nothing else (I7). The epoch counter goes on."""
 
+    async def erase(self) -> None:
+        """Removes the app from the store for good, its counters too. Only for a name that is never used again:
+        with the counters goes the fence against old tokens. `qtasks conformance` leaves nothing behind by it;
+        a backend that keeps nothing after `flush` need not override it."""
+        await self.flush()
+
     @abstractmethod
     def lease_keeper(self) -> LeaseKeeper:
         """A keeper with its own connection."""

@@ -59,6 +59,10 @@ class GlobalConfigPrimitives(ABC):
     async def flush(self) -> None:
         """Deletes all values of this app, and nothing else (I7)."""
 
+    async def erase(self) -> None:
+        """As `Broker.erase`: removes the app for good, its counters too."""
+        await self.flush()
+
 
 class GlobalConfig(Component, GlobalConfigPrimitives):
     """Shared values. Subclass it and implement the primitives of `GlobalConfigPrimitives`."""

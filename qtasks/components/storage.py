@@ -119,6 +119,10 @@ class StoragePrimitives(ABC):
     async def flush(self) -> None:
         """Deletes all records of this app, and nothing else (I7)."""
 
+    async def erase(self) -> None:
+        """As `Broker.erase`: removes the app for good, its counters too."""
+        await self.flush()
+
     @abstractmethod
     async def get_settled(self, uuid: UUID) -> TaskRecord | None:
         """The record if it is terminal. Raises `LookupError` where there is no record."""

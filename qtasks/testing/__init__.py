@@ -15,6 +15,7 @@ from qtasks.testing.checks import KIT_VERSION, Check, Suite, check, run_check  #
 from qtasks.testing.global_config import GlobalConfigSuite  # noqa: E402
 from qtasks.testing.pairing import PairingSuite  # noqa: E402
 from qtasks.testing.recorder import Fired, Recorder, recorder  # noqa: E402
+from qtasks.testing.report import Report, Result, Verdict, run_suite  # noqa: E402
 from qtasks.testing.storage import StorageSuite  # noqa: E402
 
 __all__ = [
@@ -27,10 +28,14 @@ __all__ = [
     "KitFailure",
     "PairingSuite",
     "Recorder",
+    "Report",
+    "Result",
     "StorageSuite",
     "Suite",
+    "Verdict",
     "VirtualClock",
     "check",
     "recorder",
     "run_check",
+    "run_suite",
 ]

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from qtasks.components.primitives import Capabilities
 from qtasks.testing.bench import Bench, Factory, KitFailure
+from qtasks.testing.explain import explain
 
 KIT_VERSION = 1
 """The version of the kit. A check is run by suites whose `kit_version` is not below the check's `since`."""
@@ -158,7 +159,7 @@ class Suite:
     @classmethod
     def checks(cls) -> list[Check]:
         """The checks of this suite, by id."""
-        return sorted(_checks_of(cls), key=lambda described: described.id)
+        return sorted(_checks_of(cls), key=lambda described: (len(described.id), described.id))
 
     @pytest_asyncio.fixture
     async def bench(self, make_component: Factory) -> AsyncIterator[Bench[Any]]:
@@ -182,7 +183,7 @@ class Suite:
         if described.id in self.expected_failures:
             pytest.xfail(f"{described.id}: {self.expected_failures[described.id]}")
         if isinstance(error, AssertionError):
-            told = str(error.args[0]) if error.args else described.promise
+            told = str(error.args[0]) if error.args else explain(error) or described.promise
             error.args = (f"{described.id}: {told}", *error.args[1:])
             failure = error
         else:

@@ -235,6 +235,10 @@ class RedisBroker(Broker, Colocated):
     async def flush(self) -> None:
         await self.link.run_on_all("flush", [])
 
+    async def erase(self) -> None:
+        await self.flush()
+        await self.link.erase("epoch", "seq", "wake", "hold")
+
     # --- Being told -------------------------------------------------------------------------------
 
     async def wait_for_work(self, queues: Sequence[str], timeout: float) -> None:

@@ -74,6 +74,10 @@ class RedisGlobalConfig(GlobalConfig):
     async def flush(self) -> None:
         await self.link.command("UNLINK", self.link.calls.key("config"))
 
+    async def erase(self) -> None:
+        await self.flush()
+        await self.link.erase("versions")
+
     async def _read(self, prefix: bytes, how_many: bytes) -> dict[tuple[str, str], Versioned]:
         reply = await self.link.run("config_get", [prefix, how_many])
         found = {}

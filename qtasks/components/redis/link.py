@@ -205,6 +205,10 @@ class RedisLink:
                 await self._relocate(lane)
             raise backend_error(error, self.target.masked) from error
 
+    async def erase(self, *keys: str) -> None:
+        """Deletes these fixed keys of the app, which a flush leaves, and what says that the app is here."""
+        await self.command("UNLINK", f"{self.calls.prefix}meta", *map(self.calls.key, keys))
+
     async def run_on_all(self, name: str, args: Sequence[bytes]) -> list[Any]:
         """Runs a script that must see every queue; gives its reply without the first word."""
         while True:

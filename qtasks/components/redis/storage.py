@@ -274,6 +274,10 @@ class RedisStorage(Storage):
     async def flush(self) -> None:
         await self.link.run("flush_records", [])
 
+    async def erase(self) -> None:
+        await self.flush()
+        await self.link.erase("hold")
+
     async def hold_exclusive(self, owner: str, ttl: float) -> bool:
         return await hold(self.link, "take", owner, ttl)
 
