@@ -3,6 +3,7 @@
 from qtasks import __version__
 from qtasks.app import QueueTasks
 from qtasks.chain import NULL, PluginCall
+from qtasks.codec import decode, encode
 from qtasks.components.broker import Broker, Colocated
 from qtasks.components.global_config import GlobalConfig
 from qtasks.components.primitives import Capabilities
@@ -15,6 +16,7 @@ from qtasks.config import QueueConfig
 from qtasks.context import TaskContext, current_task
 from qtasks.errors import (
     BulkAddError,
+    EncodeError,
     EnqueueUnknownError,
     PluginError,
     PluginResultError,
@@ -52,6 +54,7 @@ __all__ = [
     "BulkAddError",
     "Capabilities",
     "Colocated",
+    "EncodeError",
     "EnqueueUnknownError",
     "GlobalConfig",
     "InspectStats",
@@ -91,6 +94,8 @@ __all__ = [
     "Worker",
     "__version__",
     "current_task",
+    "decode",
+    "encode",
     "hookimpl",
     "hookspec",
 ]

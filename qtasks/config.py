@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -63,6 +63,10 @@ class QueueConfig(BaseSettings):
     )
     durability: Literal["none", "fsync", "replica"] = Field(
         default="none", description="What an enqueue, and the acceptance of a result, wait for."
+    )
+    digest_key: SecretStr | None = Field(
+        default=None,
+        description="Keys the digest of the arguments that each record keeps; the same for all that add tasks.",
     )
     strict: bool = Field(
         default=False, description="Refuse to start where tasks could be lost or plugins fail to load."

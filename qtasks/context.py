@@ -115,12 +115,16 @@ class TaskContext:
         raise TaskPluginTriggerError(message, **data)
 
     async def progress(self, value: Any) -> None:
-        """Stores how far the task is (JSON), for `Task.progress`."""
-        from qtasks.components.primitives import Update
+        """Stores how far the task is (JSON), for `Task.progress`. `broker_update` and `storage_update` fire
+        with it, so that plugins decide on what is stored of it, too."""
+        from qtasks.components.primitives import FENCED_FIELDS, Update
 
-        await self.app.storage.update_many(
-            [Update(self.uuid, {"progress": value, "updated_at": self.app.clock()})]
-        )
+        app, uuid = self.app, self.uuid
+        fields = {"progress": value, "updated_at": app.clock()}
+        fields = await app.storage.update(uuid, await app.broker.update(uuid, fields))
+        kept = FENCED_FIELDS | {"attempt", "deliveries"}
+        changes = {name: value for name, value in fields.items() if name not in kept}
+        await app.storage.update_many([Update(uuid, changes)])
 
     async def add_task(self, task_name: str, **options: Any) -> Task:
         """`QueueTasks.add_task`, from a coroutine task."""

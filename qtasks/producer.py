@@ -69,7 +69,7 @@ class Producer:
         uuid = request.uuid or uuid4()
         args, kw, extra = request.args, request.kwargs, request.extra
         payload = encode([name, args, kw])
-        digest = hashlib.blake2b(payload, digest_size=16).hexdigest()
+        digest = self._digest(uuid, payload)
         # A plugin is given containers that the caller does not hold (rule 12).
         args, kw, extra = tuple(args), dict(kw), dict(extra)
         given = (args, kw)
@@ -98,6 +98,13 @@ class Producer:
         # A plugin may have put another task in the place of the one that was asked for.
         declared = app.tasks.get(model.task_name)
         return Prepared(self._record(uuid, model, digest, declared, replay_of), model)
+
+    def _digest(self, uuid: UUID, payload: bytes) -> str:
+        """Tells the arguments of one uuid from others. The uuid as salt: equal arguments of two tasks must not
+        look equal; the key of the application: arguments must not be guessed from it."""
+        secret = self._app.config.digest_key
+        key = b"" if secret is None else hashlib.blake2b(secret.get_secret_value().encode()).digest()
+        return hashlib.blake2b(payload, digest_size=16, salt=uuid.bytes, key=key).hexdigest()
 
     def _record(
         self, uuid: UUID, model: TaskStatusNewSchema, digest: str, declared: Any, replay_of: UUID | None

@@ -15,6 +15,7 @@ PUBLIC = [
     "BulkAddError",
     "Capabilities",
     "Colocated",
+    "EncodeError",
     "EnqueueUnknownError",
     "GlobalConfig",
     "InspectStats",
@@ -54,6 +55,8 @@ PUBLIC = [
     "Worker",
     "__version__",
     "current_task",
+    "decode",
+    "encode",
     "hookimpl",
     "hookspec",
 ]

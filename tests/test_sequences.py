@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,14 @@ class Run:
         def generator() -> Iterator[int]:
             yield from range(3)
 
+        @app.task(name="stream", stream=True)
+        async def stream() -> AsyncIterator[int]:
+            yield 1
+
+        @app.task(name="progress", echo=True)
+        async def progress(context: TaskContext) -> None:
+            await context.progress(0.5)
+
         @app.task(name="error")
         async def error() -> None:
             raise ValueError("always")
@@ -157,11 +165,14 @@ def within(seen: list[str], page: dict[str, list[str]]) -> list[str]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_a_task(backend: str, tmp_path: Path) -> None:
-    """Success, generator, error, trigger error, retry, cancel, veto (both kinds) and defer."""
+    """Success, generator, stream, progress, error, trigger error, retry, cancel, veto (both kinds) and defer."""
     page, run = blocks(), Run(backend, tmp_path)
     async with run.app:
-        for name in ("success", "generator", "error", "trigger error", "retry", "cancel"):
+        for name in ("success", "generator", "stream", "error", "trigger error", "retry", "cancel"):
             assert within(await run.one(name.replace(" ", "_")), page) == page[name], name
+        code = page["success"].index("task_executor_args_replace") + 1
+        with_progress = [*page["success"][:code], *page["progress"], *page["success"][code:]]
+        assert within(await run.one("progress"), page) == with_progress
         for veto in (TaskCancelError("no"), TaskRejected("no")):
             assert within(await run.one("success", veto), page) == page["veto"]
         assert within(await run.one("success", TaskDefer(0.01)), page) == page["defer"]

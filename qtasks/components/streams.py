@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from qtasks.codec import encode
-from qtasks.errors import EncodeError, StreamLostError, TaskNotFoundError, TaskRejected
+from qtasks.errors import EncodeError, PluginResultError, StreamLostError, TaskNotFoundError, TaskRejected
 
 if TYPE_CHECKING:
     from qtasks.app import QueueTasks
@@ -30,13 +30,17 @@ POLL_FIRST, POLL_LONGEST = 0.005, 0.1
 
 
 class StreamWriter:
-    """Stores what a generator yields, batch by batch; `task_executor_run_task_gen` fires once per batch.
+    """Stores what a generator yields, batch by batch.
+
+    For each batch `task_executor_run_task_gen` fires with its items, then `broker_update` and `storage_update` with
+    those items as `returning`. What these two make of them is stored; the result of the task is made of the items
+    as they were before: a plugin that encrypts what is stored must not hand ciphertext to the task's own `decode`.
 
     A batch is stored when it is full, or when its first item is `FLUSH_AFTER` old: a reader sees an item
     soon, however long the next one takes. Use it as an asynchronous context manager.
 
     Attributes:
-        items: what is stored so far, as plugins left it.
+        items: what is stored so far, as `task_executor_run_task_gen` left it.
     """
 
     def __init__(self, executor: TaskExecutor, task_func: TaskExecSchema, context: TaskContext) -> None:
@@ -50,6 +54,7 @@ class StreamWriter:
         self._storing = asyncio.Lock()
         self._size = 0
         self._error: Exception | None = None
+        self._stored = 0
         self.items: list[Any] = []
 
     async def __aenter__(self) -> Self:
@@ -117,23 +122,32 @@ class StreamWriter:
                 raise
 
     async def _store(self, batch: list[Any]) -> None:
-        executor, handle = self._executor, self._context.handle
+        executor, handle, app = self._executor, self._context.handle, self._executor.app
         results = await executor.pm.hook.task_executor_run_task_gen(
             task_executor=executor, task_func=self._task_func, task_broker=self._context.task_broker, results=batch
         )  # fmt: skip
+        fields = {"returning": results}
+        fields = await app.storage.update(handle.uuid, await app.broker.update(handle.uuid, fields))
+        stored = fields.get("returning")
+        if not isinstance(stored, list):
+            raise PluginResultError(
+                f"a plugin on broker_update or storage_update put {type(stored).__name__} in the place of the list "
+                f"of items that task {handle.uuid} yielded; it has to be a list"
+            )
         try:
-            self._size += len(encode(results))
+            self._size += len(encode(stored))
             if self._size > executor.config.max_payload:
                 # The list of all items is the result: it is told now, not when the generator has ended.
                 raise TaskRejected(
                     f"the stream takes more than max_payload ({executor.config.max_payload} bytes); "
                     "yield references instead"
                 )
-            held = await executor.app.storage.append_items(handle, len(self.items), results)
+            held = await app.storage.append_items(handle, self._stored, stored)
         except EncodeError as error:
             raise TaskRejected(f"an item of the stream cannot be stored: {error}") from error
         if not held:
             raise StreamLostError(f"task {handle.uuid} belongs to another worker now; its stream ends here")
+        self._stored += len(stored)
         self.items.extend(results)
 
 
@@ -144,7 +158,7 @@ async def run_stream(
     args: tuple[Any, ...],
     kw: dict[str, Any],
 ) -> list[Any]:
-    """Runs a generator task with `stream=True`; gives all items as they were stored."""
+    """Runs a generator task with `stream=True`; gives all items, as they were before they were stored."""
     handler = task_func.generate_handler
     async with StreamWriter(executor, task_func, context) as writer:
         if task_func.kind == "async_generator":

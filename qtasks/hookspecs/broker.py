@@ -182,14 +182,16 @@ def broker_update(broker: Broker, uuid: UUID, kw: dict[str, Any]) -> Mapping[str
     """Replaces kwargs when updating a task.
 
     Fires:
-        In the task's slot with the fields of the start, after `worker_execute_before`; and with what
-        will be written when a failed task is to be retried.
+        In the task's slot with the fields of the start, after `worker_execute_before`; with what will be
+        written when a failed task is to be retried; while the task runs, when its code reports progress,
+        and with each batch of a stream.
 
     Parameters:
         broker: the broker.
         uuid: the identity of the task; it never changes.
         kw: the fields about to be written: those of the start (`status`, `started_at`, `updated_at`,
-            `extra`) or of a retry.
+            `extra`), of a retry (with the `traceback`), `progress` as the task's code gave it, or the items
+            of a batch as `returning`, each of which is stored for itself.
 
     Replaces:
         `kw`: return a mapping of fields of a task, which is merged over it key by key; `{"kw": {...}}`
@@ -199,7 +201,8 @@ def broker_update(broker: Broker, uuid: UUID, kw: dict[str, Any]) -> Mapping[str
         the task is released and tried again after 2^(deliveries - 1) seconds, at most 60; when its
         deliveries are used up it ends in ERROR, naming plugin and trigger. Control flow steers it:
         `TaskCancelError` ends it in CANCEL, `TaskRejected` in ERROR without a retry, `TaskDefer` puts
-        it back for that many seconds.
+        it back for that many seconds. While the task runs (progress, a batch) the error is raised into its
+        code.
 
     Example:
         @hookimpl

@@ -124,7 +124,8 @@ def storage_update(storage: Storage, uuid: UUID, kw: dict[str, Any]) -> Mapping[
         the task is released and tried again after 2^(deliveries - 1) seconds, at most 60; when its
         deliveries are used up it ends in ERROR, naming plugin and trigger. Control flow steers it:
         `TaskCancelError` ends it in CANCEL, `TaskRejected` in ERROR without a retry, `TaskDefer` puts
-        it back for that many seconds.
+        it back for that many seconds. While the task runs (progress, a batch) the error is raised into its
+        code.
 
     Example:
         @hookimpl

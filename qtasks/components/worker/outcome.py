@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from qtasks.codec import encode
 from qtasks.components.primitives import DeliveryHandle, Nack, Outcome, Settle
 from qtasks.config import QueueConfig
-from qtasks.errors import PayloadTooLargeError
+from qtasks.errors import PayloadTooLargeError, PluginError
 from qtasks.schemas import (
     TaskExecSchema,
     TaskPrioritySchema,
@@ -61,6 +61,16 @@ def error_model(record: TaskRecord, trace: str, now: float, *, failed: bool = Tr
     if failed:
         model.attempt += 1
     return model
+
+
+def finish_failure(error: Exception) -> str:
+    """What is written of an error in the finish triggers. A plugin's own words are left out, since they may
+    show the result, and no plugin has a chance to encrypt them: they are in the log of the worker."""
+    if not isinstance(error, PluginError):
+        return f"{type(error).__name__}: {error}"
+    cause = "" if error.__cause__ is None else f" ({type(error.__cause__).__name__})"
+    what = f"plugin {error.plugin!r} failed in trigger {error.trigger!r}" if error.plugin else str(error)
+    return f"{type(error).__name__}: {what}{cause}; its own words, which may show the result, are in the worker's log"
 
 
 def cancel_model(record: TaskRecord, reason: str, now: float) -> TaskStatusCancelSchema:

@@ -15,6 +15,7 @@ from qtasks.components.worker.outcome import (
     Ended,
     cancel_model,
     error_model,
+    finish_failure,
     release_settle,
     retry_settle,
     stored_result,
@@ -60,6 +61,10 @@ _COUNTED = FENCED_FIELDS | {"attempt", "deliveries"}
 
 class UnknownTask(Exception):
     """No task of this name is declared in this process."""
+
+
+class FollowUpError(PluginError):
+    """A task that a plugin put into `then` was refused. The reason is its `__cause__`."""
 
 
 class Run:
@@ -374,9 +379,10 @@ class Run:
                 returning = stored_result(model.returning, app.config)
                 then = await self._follow_ups(model)
         except (PluginError, EncodeError, PayloadTooLargeError) as error:
-            # The unreplaced result must not be written: a plugin that encrypts may be the one that failed.
+            # Neither the unreplaced result nor what a plugin says of it may be written: the plugin that
+            # encrypts it may be the one that failed.
             log.error("task %s ends in ERROR: %s", handle.uuid, one_line(error))
-            model = error_model(record, f"{type(error).__name__}: {error}", app.clock(), failed=False)
+            model = error_model(record, finish_failure(error), app.clock(), failed=False)
             dead, then = True, ()
         dead = dead and isinstance(model, TaskStatusErrorSchema)
         settle = terminal_settle(handle, record, model, app.config, dead=dead, returning=returning, then=then)
@@ -407,7 +413,7 @@ class Run:
             try:
                 records.append((await self.app.producer.prepare(request)).record)
             except Exception as error:
-                raise PluginError(f"the follow-up task {request.task_name!r} was refused: {error}") from error
+                raise FollowUpError(f"the follow-up task {request.task_name!r} was refused") from error
         return tuple(records)
 
 
