@@ -24,7 +24,9 @@ PRIORITY_STEP = 2**45
 
 _TOKEN = struct.Struct(">16sd")
 _ENTRY = struct.Struct(">16sdIBddH")
-_SETTLE = struct.Struct(">16sdcBdddddHBdId")
+_SETTLE = struct.Struct(">16sdcBdHB")
+_NUMBERS = struct.Struct(">dddd")
+_NACK = struct.Struct(">dId")
 _ADD = struct.Struct(">16sHhd")
 _OUTCOMES = {
     Outcome.SUCCESS: b"s", Outcome.ERROR: b"e", Outcome.CANCEL: b"c",
@@ -114,21 +116,20 @@ def settled(settle: Settle, queues: Sequence[str]) -> list[bytes]:
     Raises:
         EncodeError, ValueError: its changes cannot be written.
     """
-    handle, changes = settle.handle, settle.changes
-    if settle.outcome.terminal:
-        check_fields(changes)
-        numbers, body = (-1.0, -1.0, -1.0, -1.0), encode_object(changes)
-    else:
-        numbers, body = encode_lines(changes)
-    available, started, updated, deliveries = numbers
+    handle, changes, nack = settle.handle, settle.changes, settle.nack
     expires = changes.get("expires_at")
-    nack = settle.nack
     head = _SETTLE.pack(
         handle.uuid.bytes, handle.epoch, _OUTCOMES[settle.outcome], 1 if changes.get("dead") else 0,
-        float("inf") if expires is None else expires, available, started, updated, deliveries,
-        len(settle.then), 0 if nack is None else 1, nack.delay if nack else 0.0,
-        nack.deliveries if nack else 0, nack.min_epoch if nack else 0.0,
+        float("inf") if expires is None else expires, len(settle.then), 0 if nack is None else 1,
     )  # fmt: skip
+    if settle.outcome.terminal:
+        check_fields(changes)
+        body = encode_object(changes)
+    else:
+        numbers, body = encode_lines(changes)
+        head += _NUMBERS.pack(*numbers)
+    if nack is not None:
+        head += _NACK.pack(nack.delay, nack.deliveries, nack.min_epoch)
     args = [head + handle.owner.encode(), body]
     for record in settle.then:
         args += Addition.of(record).args(queues)

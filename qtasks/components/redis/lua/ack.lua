@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent buried
 --@queues
 -- ack_many and bury_many. ARGV: queue names | 'ack', or 'bury:' and the reason | per handle: uuid, epoch, owner
 local verdicts, handles, ids = {}, {}, {}
@@ -15,7 +14,7 @@ for i = 1, #handles do
     verdicts[i] = 'l'
   else
     verdicts[i] = 'd'
-    if ARGV[2] == 'ack' then forget(id, e) else bury_entry(id, e, string.sub(ARGV[2], 6)) end
+    if ARGV[2] == 'ack' then forget(id, by_name[e.queue]) else bury_entry(id, e, string.sub(ARGV[2], 6)) end
   end
 end
 commit()

@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead ord uniq cancel wait count seq
 -- add_many. ARGV: per record its uuid (and token), its part
 local ids, reply = {}, {}
 for i = 1, #ARGV, 2 do ids[#ids + 1] = string.sub(ARGV[i], 1, 16) end
@@ -7,8 +6,8 @@ rec:load(ids)
 res:load(ids)
 if #ids > 1 then draw_seq(#ids) end
 for i = 1, #ids do
-  local kind, other, new = add(ids[i], ARGV[2 * i])
-  if kind == 'A' then store(ids[i], ARGV[2 * i], new, string.sub(ARGV[2 * i - 1], 17)) end
+  local kind, other, _, unique = add(ids[i], ARGV[2 * i])
+  if kind == 'A' then store(ids[i], ARGV[2 * i], unique, string.sub(ARGV[2 * i - 1], 17)) end
   reply[#reply + 1] = kind .. other
 end
 commit()

@@ -1,5 +1,4 @@
 --@include lib broker storage both
---@keys ent epoch queues wake rec res run done dead ord uniq cancel wait count seq
 --@queues
 -- add_and_push. ARGV: queue names | max_queue or '' | per record: uuid, queue, priority, min_epoch (and token); its part
 local most, waiting = tonumber(ARGV[2]), {}

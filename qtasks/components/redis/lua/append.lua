@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead uniq cancel wait count seq items itemn
 -- append_items, under the token. ARGV: uuid, epoch, owner, index | items
 local id, index = ARGV[1], tonumber(ARGV[4])
 local r = run_of(id)

@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent buried queues wake
 --@queues
 -- audit: one page of entries, put in order again. ARGV: queue names | cursor, count
 local stale = unknown_queues()

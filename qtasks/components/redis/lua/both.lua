@@ -23,11 +23,11 @@ end
 local function add_and_enqueue(header, part, full)
   local id, index, priority, min_epoch, at = unpack_struct('>c16Hhd', header)
   local q = queues[index + 1]
-  local kind, other, new = add(id, part)
+  local kind, other, available, unique = add(id, part)
   if kind == 'A' then
     if full and full(q) then return 'F' .. id end
-    local number = store(id, part, new, string.sub(header, at))
-    if not entry(id) then enqueue(id, q, priority, new.available, number) end
+    local number = store(id, part, unique, string.sub(header, at))
+    if not entry(id) then enqueue(id, q, priority, available, number) end
     above(min_epoch)
   elseif kind == 'S' and rec:get(id) and not known(id, q) then
     local r, h = run_of(id), head(rec:get(id))

@@ -32,6 +32,15 @@ local function save(id, e)
     .. e.queue)
 end
 
+-- The same, where only the token of R3 matters: the queue in which exactly this claim holds the entry.
+local function held_in(id, epoch, owner)
+  local value = ent:get(id)
+  if not value or #value < 32 or string.sub(value, 1, 1) ~= 'L' then return nil end
+  if unpack_struct('>d', value, 15) ~= epoch then return nil end
+  local rest = 33 + unpack_struct('>H', value, 31)
+  return string.sub(value, 33, rest - 1) == owner and by_name[string.sub(value, rest)] or nil
+end
+
 -- The token of R3: `e` is leased to exactly this claim.
 local function holds(e, epoch, owner)
   return e ~= nil and e.state == 'L' and e.epoch == epoch and e.owner == owner and by_name[e.queue] ~= nil
@@ -81,8 +90,8 @@ local function put_back(id, e, delay, deliveries, min_epoch)
   above(min_epoch)
 end
 
-local function forget(id, e)
-  by_name[e.queue].lease:put(id, false)
+local function forget(id, q)
+  q.lease:put(id, false)
   ent:put(id, false)
 end
 
@@ -108,29 +117,39 @@ local function promote(q)
   bulk('ZADD', q.ready_key, add)
 end
 
--- Takes up to n due entries of one queue: { id, entry } each, leased under fresh epochs; the second value
+-- Takes up to n due entries of one queue: their uuids and entries, leased under fresh epochs; the third value
 -- is how many were looked at (an index may name an entry that is leased or buried by now: left out).
 local function take(q, n, owner, lease)
   promote(q)
   local popped = call('ZPOPMIN', q.ready_key, n)
-  local ids, taken = {}, {}
-  for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
-  if #ids == 0 then return taken, 0 end
-  ent:load(ids)
-  local epoch = call('INCRBY', K.epoch, #ids) - #ids
-  for i = 1, #ids do
-    local id = ids[i]
+  local all, total, ids, entries, taken = {}, 0, {}, {}, 0
+  for i = 1, #popped, 2 do
+    total = total + 1
+    all[total] = popped[i]
+  end
+  if total == 0 then return ids, entries, 0 end
+  ent:load(all)
+  local epoch, ends = call('INCRBY', K.epoch, total) - total, text(now + lease)
+  for i = 1, total do
+    local id = all[i]
     local e = entry(id)
-    if not e or e.state == 'W' then
-      -- An entry that is claimed for the first time; its record knows since when it is due.
-      e = e or { restored = 0, deliveries = 0, available = -1, queue = q.name }
+    if not e then
+      -- It is claimed for the first time; its record knows since when it is due.
+      e = { state = 'L', restored = 0, deliveries = 1, score = tonumber(popped[2 * i]), epoch = epoch + i,
+        available = -1, owner = owner, queue = q.name }
+    elseif e.state == 'W' then
       e.state, e.owner, e.epoch, e.score = 'L', owner, epoch + i, tonumber(popped[2 * i])
       e.deliveries = e.deliveries + 1
-      q.lease:put(id, now + lease)
-      taken[#taken + 1] = { id, e }
+    else
+      e = nil
+    end
+    if e then
+      q.lease:put(id, ends)
+      taken = taken + 1
+      ids[taken], entries[taken] = id, e
     end
   end
-  return taken, #ids
+  return ids, entries, total
 end
 
 -- An idle worker leaves word where it can be told of work; a full server may refuse that, which costs latency only.

@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead uniq cancel wait count seq
 -- cancel_many. ARGV: reason (JSON), expires_at, changes | uuids
 local verdicts = {}
 for i = 4, #ARGV do
@@ -13,7 +12,7 @@ for i = 4, #ARGV do
     verdict = 'r'
   else
     if r then r.owner = '' end -- a late settle of that token is rejected
-    finish(id, value, r, 'c', 0, tonumber(ARGV[2]), ARGV[3])
+    finish(id, value, r and run_pack(r) or '', 'c', 0, tonumber(ARGV[2]), ARGV[3])
     verdict = 'c'
   end
   verdicts[#verdicts + 1] = verdict

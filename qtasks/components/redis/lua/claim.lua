@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent epoch seq wake
 --@queues
 -- claim. ARGV: queue names | n, owner, lease, channel. Gives the seconds until the next entry is due (where
 -- nothing was claimed), the server's time, then an entry each.
@@ -8,10 +7,10 @@ local reply = { '', text(now) }
 for index = 1, #queues do
   local q = queues[index]
   while left > 0 do
-    local taken, seen = take(q, math.min(left, 400), owner, lease)
+    local ids, entries, seen = take(q, math.min(left, 400), owner, lease)
     if seen == 0 then break end
-    for i = 1, #taken do
-      local id, e = taken[i][1], taken[i][2]
+    for i = 1, #ids do
+      local id, e = ids[i], entries[i]
       if e.available < 0 then e.available = now end
       reply[#reply + 1] = reply_entry(id, e, index - 1)
       e.restored = 0 -- said once

@@ -1,17 +1,16 @@
 --@include lib broker storage
---@keys ent epoch buried wake rec res run cancel wait uniq done dead count seq
 --@queues
 -- claim_and_start. ARGV: queue names | n, owner, lease, channel, seconds that a missing record is waited for.
 -- Gives the seconds until the next entry is due (where none was claimed), the server's time, then an entry
 -- and its record each.
 local left, owner, lease, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[6])
-local reply, looked = { '', text(now) }, 0
+local reply, n, looked = { '', text(now) }, 2, 0
 
 -- What cannot run is put where it belongs, by the start verdicts; its delivery is returned.
 local function turn_away(id, e, kind, value)
   if e.available < 0 then e.available = now end
   if kind == 'T' then
-    forget(id, e)
+    forget(id, by_name[e.queue])
   elseif kind == 'U' then
     bury_entry(id, e, 'its record cannot be read')
   elseif kind == 'M' and now > e.available + grace then
@@ -25,13 +24,11 @@ local function turn_away(id, e, kind, value)
   end
 end
 
-local function begin(taken, index)
-  local ids = {}
-  for i = 1, #taken do ids[i] = taken[i][1] end
+local function begin(ids, entries, index)
   rec:load(ids)
   run:load(ids)
   for i = 1, #ids do
-    local id, e = ids[i], taken[i][2]
+    local id, e = ids[i], entries[i]
     local before = run:get(id)
     local kind, value, _, available = start(id, e.epoch, owner, e.deliveries)
     if kind == 'S' then
@@ -39,8 +36,8 @@ local function begin(taken, index)
       if before and cancel:get(id) then
         value = value .. '\ncancel_requested\ttrue\ncancel_reason\t' .. cancel:get(id)
       end
-      reply[#reply + 1] = reply_entry(id, e, index)
-      reply[#reply + 1] = value
+      reply[n + 1], reply[n + 2] = reply_entry(id, e, index), value
+      n = n + 2
       e.restored = 0 -- said once
       save(id, e)
       left = left - 1
@@ -52,10 +49,10 @@ end
 
 for index = 1, #queues do
   while left > 0 and looked < 1000 do
-    local taken, seen = take(queues[index], math.min(left, 400), owner, lease)
+    local ids, entries, seen = take(queues[index], math.min(left, 400), owner, lease)
     if seen == 0 then break end
     looked = looked + seen
-    begin(taken, index - 1)
+    begin(ids, entries, index - 1)
   end
 end
 -- A worker that was shown only what cannot run looks again at once instead of going to rest.

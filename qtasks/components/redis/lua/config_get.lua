@@ -1,4 +1,3 @@
---@keys config
 -- Values by prefix of their field; what has expired goes. ARGV: prefix ('' is all), 'one' or 'all'
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6

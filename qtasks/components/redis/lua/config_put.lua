@@ -1,4 +1,3 @@
---@keys config versions
 -- put. ARGV: field, value (JSON), ttl or '', if_version or ''
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6

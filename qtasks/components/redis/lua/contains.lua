@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent queues
 --@queues
 -- contains_many. ARGV: queue names | uuids
 local stale = unknown_queues()

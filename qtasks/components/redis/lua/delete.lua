@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead uniq cancel wait count seq ord items itemn
 -- delete_many: finished records only. ARGV: uuids
 local verdicts = {}
 for i = 1, #ARGV do verdicts[i] = erase(ARGV[i]) and '1' or '0' end

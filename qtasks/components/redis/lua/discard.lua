@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent buried queues
 --@queues
 -- discard_many. ARGV: queue names | uuids
 local stale = unknown_queues()

@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent
 --@queues
 -- extend_many. ARGV: queue names | lease | per handle: uuid, epoch, owner
 local verdicts, deadline, handles, ids = {}, now + tonumber(ARGV[2]), {}, {}

@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent buried queues
 --@queues
 -- flush: every entry; the counters of epochs and of order go on. ARGV: queue names
 local stale = unknown_queues()

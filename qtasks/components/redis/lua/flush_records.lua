@@ -1,4 +1,3 @@
---@keys rec res run done dead uniq cancel wait count ord items itemn
 -- flush of the storage; whoever waits for a result is told to look again
 local waiting = redis.call('HGETALL', K.wait)
 redis.call('UNLINK', K.rec, K.res, K.run, K.done, K.dead, K.uniq, K.cancel, K.wait, K.count, K.ord, K.items, K.itemn)

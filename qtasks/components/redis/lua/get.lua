@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead uniq cancel wait count seq
 -- get_many. ARGV: uuids
 local ids, reply = {}, {}
 for i = 1, #ARGV do ids[i] = ARGV[i] end

@@ -1,4 +1,3 @@
---@keys hold
 -- The exclusive id of the app. ARGV: 'take' or 'give', owner, milliseconds
 local holder = redis.call('GET', K.hold)
 if ARGV[1] == 'give' then

@@ -1,4 +1,3 @@
---@keys items itemn
 -- read_items. ARGV: uuid, start, limit
 local first = tonumber(ARGV[2])
 local last = math.min(tonumber(redis.call('HGET', K.itemn, ARGV[1]) or '0'), first + tonumber(ARGV[3]))

@@ -12,7 +12,7 @@ local Hash = {}
 Hash.__index = Hash
 
 local function hash(key)
-  local self = setmetatable({ key = key, val = {}, dirty = {}, order = {} }, Hash)
+  local self = setmetatable({ key = key, val = {}, order = {} }, Hash)
   open_hashes[#open_hashes + 1] = self
   return self
 end
@@ -27,8 +27,15 @@ function Hash:load(ids)
   end
 end
 
+-- For a hash that is nearly always empty.
+function Hash:load_few(ids)
+  self.empty = call('HLEN', self.key) == 0
+  if not self.empty then self:load(ids) end
+end
+
 function Hash:get(id)
   local value = self.val[id]
+  if value == nil and self.empty then return false end
   if value == nil then
     value = call('HGET', self.key, id)
     self.val[id] = value
@@ -39,10 +46,7 @@ end
 -- A value of false deletes the field.
 function Hash:put(id, value)
   self.val[id] = value
-  if not self.dirty[id] then
-    self.dirty[id] = true
-    self.order[#self.order + 1] = id
-  end
+  self.order[#self.order + 1] = id
 end
 
 local Zset = {}
@@ -66,19 +70,17 @@ local function bulk(command, key, list)
   end
 end
 
-local function split_changes(store, order, pair)
-  local set, drop = {}, {}
+local function split_changes(store, order, by_score)
+  local set, drop, n, m = {}, {}, 0, 0
   for i = 1, #order do
     local id = order[i]
     local value = store[id]
     if value == false then
-      drop[#drop + 1] = id
-    elseif pair then
-      set[#set + 1] = id
-      set[#set + 1] = value
+      m = m + 1
+      drop[m] = id
     else
-      set[#set + 1] = value
-      set[#set + 1] = id
+      if by_score then set[n + 1], set[n + 2] = value, id else set[n + 1], set[n + 2] = id, value end
+      n = n + 2
     end
   end
   return set, drop
@@ -92,7 +94,7 @@ local function commit()
   for i = 1, #open_hashes do
     local h = open_hashes[i]
     if #h.order > 0 then
-      local set, drop = split_changes(h.val, h.order, true)
+      local set, drop = split_changes(h.val, h.order)
       bulk('HDEL', h.key, drop)
       written = true
       if #set > 0 then later[#later + 1] = { 'HSET', h.key, set } end
@@ -101,7 +103,7 @@ local function commit()
   for i = 1, #open_zsets do
     local z = open_zsets[i]
     if #z.order > 0 then
-      local set, drop = split_changes(z.val, z.order, false)
+      local set, drop = split_changes(z.val, z.order, true)
       bulk('ZREM', z.key, drop)
       written = true
       if #set > 0 then later[#later + 1] = { 'ZADD', z.key, set } end

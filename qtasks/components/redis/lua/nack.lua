@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent epoch wake
 --@queues
 -- nack_many. ARGV: queue names | per item: uuid, epoch, delay, deliveries, min_epoch, owner
 local verdicts, items, ids = {}, {}, {}

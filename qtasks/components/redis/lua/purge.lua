@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead uniq cancel wait count seq ord items itemn
 -- purge: what has expired, or the oldest dead above a number. ARGV: before or '', dead_max or '', limit
 local ids = {}
 if ARGV[1] ~= '' then

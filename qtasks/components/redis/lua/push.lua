@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent epoch seq queues wake
 --@queues
 -- push_many. ARGV: queue names | per item: uuid, queue index, priority, available_at, min_epoch
 local items, ids, per_queue = {}, {}, {}

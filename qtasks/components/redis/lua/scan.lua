@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead uniq cancel wait count seq ord
 -- scan: newest first, by the order of creation. ARGV: the last place seen or '', limit
 local from = ARGV[1] == '' and '+' or '(' .. ARGV[1]
 local page = call('XREVRANGE', K.ord, from, '-', 'COUNT', ARGV[2])

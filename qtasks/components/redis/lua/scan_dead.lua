@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead uniq cancel wait count seq
 -- scan_dead: the last buried first. ARGV: the last place seen or '', limit
 local from = ARGV[1] == '' and '+inf' or '(' .. ARGV[1]
 local page = call('ZREVRANGEBYSCORE', K.dead, from, '-inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])

@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead uniq cancel wait count seq
 -- scan_open. ARGV: cursor, limit
 local page = call('HSCAN', K.rec, ARGV[1], 'COUNT', ARGV[2])
 local reply, ids = { page[1] }, {}

@@ -1,18 +1,17 @@
 --@include lib storage
---@keys rec res run done dead ord uniq cancel wait count seq
 -- settle_many
-local settles = parse_settles(1)
-local verdicts = {}
-for n = 1, #settles do
-  local s = settles[n]
-  verdicts[n] = settle(s.id, s.epoch, s.owner, s)
-  if verdicts[n] == 'A' then
-    for i = s.following, s.following + 2 * s.more - 1, 2 do
-      local id, _, _, _, at = unpack_struct('>c16Hhd', ARGV[i])
-      local kind, _, new = add(id, ARGV[i + 1])
-      if kind == 'A' then store(id, ARGV[i + 1], new, string.sub(ARGV[i], at)) end
+local verdicts, i = {}, 1
+for n = 1, #settled_ids(1) do
+  local verdict, _, _, more = settle(i)
+  verdicts[n] = verdict
+  if verdict == 'A' then
+    for follows = i + 2, i + 2 * more, 2 do
+      local id, _, _, _, at = unpack_struct('>c16Hhd', ARGV[follows])
+      local kind, _, _, unique = add(id, ARGV[follows + 1])
+      if kind == 'A' then store(id, ARGV[follows + 1], unique, string.sub(ARGV[follows], at)) end
     end
   end
+  i = i + 2 + 2 * more
 end
 commit()
 confirm()

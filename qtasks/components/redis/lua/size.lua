@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent queues
 --@queues
 -- size: ready, delayed and leased of each queue. ARGV: queue names
 local stale = unknown_queues()

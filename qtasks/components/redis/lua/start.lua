@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run cancel wait uniq done dead count
 -- start_many. ARGV: per handle: uuid, epoch, deliveries, owner. Gives three values each: kind, value, token.
 local reply, handles, ids = {}, {}, {}
 for i = 1, #ARGV do

@@ -4,15 +4,35 @@
 --   run  state epoch deliveries started updated owner        (state P: in process, N: put back)
 --   res  F status dead expires | run | rec | a last line: the changes of the settle, one object
 local HEAD, RUN, RES = '>c1ddHc0Hc0', '>c1dI4ddHc0', '>c1c1BdH'
-local rec, run, res = hash(K.rec), hash(K.run), hash(K.res)
-local cancel, wait, uniq = hash(K.cancel), hash(K.wait), hash(K.uniq)
-local done, dead_set = zset(K.done), zset(K.dead)
+local rec = hash(K.rec)
+local run = hash(K.run)
+local res = hash(K.res)
+local cancel = hash(K.cancel)
+local wait = hash(K.wait)
+local uniq = hash(K.uniq)
+local done = zset(K.done)
+local dead_set = zset(K.dead)
 local added, announced = {}, {}
 
+-- What a record has from `from` on: when it is due, its digest, its unique key, and where the body begins.
+local function fields(value, from)
+  if #value < from + 11 then return nil end
+  local available, size, at = unpack_struct('>dH', value, from)
+  local digest = string.sub(value, at, at + size - 1)
+  at = at + size
+  if #value < at + 1 then return nil end
+  size = unpack_struct('>H', value, at)
+  if #value < at + 1 + size then return nil end
+  return available, digest, string.sub(value, at + 2, at + 1 + size), at + 2 + size
+end
+
+local function readable(value) return string.sub(value, 1, 1) == 'R' and #value >= 21 end
+
 local function head(value)
-  local ok, magic, seq_no, available, digest, unique, body = pcall(unpack_struct, HEAD, value)
-  if not ok or magic ~= 'R' then return nil end
-  return { seq = seq_no, available = available, digest = digest, unique = unique, body = body }
+  if not readable(value) then return nil end
+  local available, digest, unique, body = fields(value, 10)
+  if not available then return nil end
+  return { seq = unpack_struct('>d', value, 2), available = available, digest = digest, unique = unique, body = body }
 end
 
 local function with_available(value, h, available)
@@ -40,6 +60,7 @@ local function finished(value)
     rec = string.sub(value, at + length) }
 end
 
+-- The verdict on a new record, and the record that stands; with 'A' when it is due, and its unique key.
 local function add(id, part)
   local old = rec:get(id)
   if not old then
@@ -49,27 +70,27 @@ local function add(id, part)
       old = f and f.rec or 'unreadable'
     end
   end
-  local new = head(pack('>c1d', 'R', 0) .. part)
+  local available, digest, unique = fields(part, 1)
   if old then
     local h = head(old)
-    return (h and h.digest == new.digest) and 'S' or 'C', id
+    return (h and h.digest == digest) and 'S' or 'C', id
   end
-  if new.unique ~= '' then
-    local other = uniq:get(new.unique)
+  if unique ~= '' then
+    local other = uniq:get(unique)
     if other and other ~= id and rec:get(other) then return 'E', other end
   end
-  return 'A', id, new
+  return 'A', id, available, unique
 end
 
 -- A record that is added with a token (it was in process elsewhere) brings it along.
-local function store(id, part, new, token)
+local function store(id, part, unique, token)
   local number = seq()
   if token ~= '' then
     run:put(id, token)
     if string.sub(token, 1, 1) == 'P' then count('process', 1) end
   end
   rec:put(id, pack('>c1d', 'R', number) .. part)
-  if new.unique ~= '' then uniq:put(new.unique, id) end
+  if unique ~= '' then uniq:put(unique, id) end
   added[#added + 1] = { number, id }
   return number
 end
@@ -78,18 +99,17 @@ end
 local function start(id, epoch, owner, deliveries)
   local value = rec:get(id)
   if not value then return res:get(id) and 'T' or 'M' end
-  local h = head(value)
-  if not h then return 'U' end
-  local r = run_of(id)
+  if not readable(value) then return 'U' end
+  local available, r = unpack_struct('>d', value, 10), nil
+  if run:get(id) then r = run_of(id) end
   local again = r and r.state == 'P' and r.epoch == epoch and r.owner == owner
   if not again then
     if r and r.epoch >= epoch then return 'C', r.epoch end
-    if h.available > now then return 'D', h.available - now end
+    if available > now then return 'D', available - now end
     if not r or r.state ~= 'P' then count('process', 1) end
-    r = { state = 'P', epoch = epoch, deliveries = deliveries, started = now, updated = now, owner = owner }
-    run:put(id, run_pack(r))
+    run:put(id, pack(RUN, 'P', epoch, deliveries, now, now, #owner, owner))
   end
-  return 'S', value, run:get(id), h.available
+  return 'S', value, run:get(id), available
 end
 
 -- Lines `field TAB value` replace earlier ones of the same field.
@@ -128,23 +148,22 @@ local function patch(id, value, r, available, started, updated, deliveries, line
   rec:put(id, value)
 end
 
--- Terminal, for ever (R5).
-local function finish(id, value, r, status, is_dead, expires, changes)
-  local h = head(value)
-  if not h then
+-- Terminal, for ever (R5). `token` is the run as it lies there, or ''.
+local function finish(id, value, token, status, is_dead, expires, changes)
+  local available, _, unique
+  if readable(value) then available, _, unique = fields(value, 10) end
+  if not available then
     -- An unreadable record ends readable, so that nothing trips over it again.
-    value = pack(HEAD, 'R', 0, 0, 0, '', 0, '') .. '{}'
-    h = head(value)
+    value, unique = pack(HEAD, 'R', 0, 0, 0, '', 0, '') .. '{}', ''
   end
   local reason = cancel:get(id)
   if reason then
     value = with_lines(value, 'cancel_requested\ttrue\ncancel_reason\t' .. reason)
     cancel:put(id, false)
   end
-  if h.unique ~= '' and uniq:get(h.unique) == id then uniq:put(h.unique, false) end
-  local token = r and run_pack(r) or ''
+  if unique ~= '' and uniq:get(unique) == id then uniq:put(unique, false) end
   local result = pack(RES, 'F', status, is_dead, expires, #token) .. token .. value .. '\n' .. changes
-  if r and r.state == 'P' then count('process', -1) end
+  if string.sub(token, 1, 1) == 'P' then count('process', -1) end
   count(status, 1)
   rec:put(id, false)
   run:put(id, false)
@@ -167,26 +186,61 @@ local function settled_by(id, r, epoch, owner)
   return ok and old_epoch == epoch and old_owner == owner
 end
 
--- outcome: s e c are terminal; r (retry) and l (release) go back to NEW and keep the token.
-local function settle(id, epoch, owner, s)
-  local value, r = rec:get(id), run_of(id)
-  if not (value and r and r.state == 'P' and r.epoch == epoch and r.owner == owner) then
-    return settled_by(id, r, epoch, owner) and 'M' or 'R'
+-- Whether exactly this token has the record in process.
+local function runs(token, epoch, owner)
+  return token and #token >= 31 and string.sub(token, 1, 1) == 'P' and unpack_struct('>d', token, 2) == epoch
+    and string.sub(token, 32) == owner
+end
+
+-- What settle.lua and settle_ack.lua are given: two values per settle, and two for each record of its `then`.
+-- The first has a head; where the task goes back to NEW, its numbers; where its entry goes back, how; the owner.
+local SETTLE, NUMBERS, NACK = '>c16dc1BdHB', '>dddd', '>dI4d'
+local MORE_AT = 35
+local function settled_ids(first)
+  local ids, n, i = {}, 0, first
+  while i <= #ARGV do
+    n = n + 1
+    ids[n] = string.sub(ARGV[i], 1, 16)
+    i = i + 2 + 2 * unpack_struct('>H', ARGV[i], MORE_AT)
   end
-  if s.outcome == 'r' or s.outcome == 'l' then
-    if not head(value) then return 'R' end
+  rec:load(ids)
+  run:load(ids)
+  cancel:load_few(ids)
+  wait:load_few(ids)
+  return ids
+end
+
+-- outcome: s e c are terminal; r (retry) and l (release) go back to NEW and keep the token.
+-- Gives the verdict, the token, how many records follow, and how the entry goes back, if it does.
+local function settle(i)
+  local id, epoch, outcome, is_dead, expires, more, nacked, at = unpack_struct(SETTLE, ARGV[i])
+  local back, available, started, updated, deliveries, nack = outcome == 'r' or outcome == 'l'
+  if back then available, started, updated, deliveries, at = unpack_struct(NUMBERS, ARGV[i], at) end
+  if nacked == 1 then
+    nack = { unpack_struct(NACK, ARGV[i], at) }
+    at = nack[4]
+  end
+  local owner = string.sub(ARGV[i], at)
+  local value, token = rec:get(id), run:get(id)
+  local verdict = 'A'
+  if not (value and runs(token, epoch, owner)) then
+    verdict = settled_by(id, run_of(id), epoch, owner) and 'M' or 'R'
+  elseif not back then
+    finish(id, value, token, outcome, is_dead, expires, ARGV[i + 1])
+  elseif not head(value) then
+    verdict = 'R'
+  else
+    local r = run_of(id)
     r.state = 'N'
     count('process', -1)
-    patch(id, value, r, s.available, s.started, s.updated, s.deliveries, s.changes)
-  else
-    finish(id, value, r, s.outcome, s.dead, s.expires, s.changes)
+    patch(id, value, r, available, started, updated, deliveries, ARGV[i + 1])
   end
-  return 'A'
+  return verdict, epoch, owner, more, nack
 end
 
 -- The order of creation, then what is told to waiting clients: after everything is written.
 local function publish()
-  for i = 1, #added do call('XADD', K.ord, text(added[i][1]) .. '-0', 'u', added[i][2]) end
+  for i = 1, #added do call('XADD', K.ord, string.format('%d-0', added[i][1]), 'u', added[i][2]) end
   for i = 1, #announced do
     for channel in string.gmatch(announced[i][1], '%S+') do call('PUBLISH', channel, announced[i][2]) end
   end
@@ -219,25 +273,6 @@ local function erase(id)
   dead_set:put(id, false)
   drop_items(id)
   return true
-end
-
--- What settle.lua and settle_ack.lua are given: two values per settle, and two for each record of its `then`.
-local SETTLE = '>c16dc1BdddddHBdI4d'
-local function parse_settles(first)
-  local settles, ids, i = {}, {}, first
-  while i <= #ARGV do
-    local s, at = {}, nil
-    s.id, s.epoch, s.outcome, s.dead, s.expires, s.available, s.started, s.updated, s.deliveries, s.more, s.nack,
-      s.delay, s.put_deliveries, s.min_epoch, at = unpack_struct(SETTLE, ARGV[i])
-    s.owner, s.changes, s.following = string.sub(ARGV[i], at), ARGV[i + 1], i + 2
-    settles[#settles + 1], ids[#ids + 1] = s, s.id
-    i = i + 2 + 2 * s.more
-  end
-  rec:load(ids)
-  run:load(ids)
-  cancel:load(ids)
-  wait:load(ids)
-  return settles, ids
 end
 
 -- What a reader gets of one record: its kind and three values.

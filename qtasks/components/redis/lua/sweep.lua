@@ -1,5 +1,4 @@
 --@include lib broker
---@keys ent buried queues wake
 --@queues
 -- sweep: one compare-and-set over what has expired (R8). ARGV: queue names | limit, max_deliveries
 local stale = unknown_queues()

@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead uniq cancel wait count seq
 -- update_many. ARGV: per item: uuid, available_at, started_at, updated_at, deliveries (-1: as it is), lines
 local verdicts = {}
 for i = 1, #ARGV do

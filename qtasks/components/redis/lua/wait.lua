@@ -1,5 +1,4 @@
 --@include lib storage
---@keys rec res run done dead uniq cancel wait count seq
 -- The finished record, or word is left where to tell of it. ARGV: uuid, channel ('' leaves no word)
 local id, channel = ARGV[1], ARGV[2]
 local value = res:get(id)
