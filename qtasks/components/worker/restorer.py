@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ log = logging.getLogger("qtasks.worker")
 LIMIT = 1000
 PAGE = 500
 STATUS_EVERY = 3
+REST = 20.0
+"""Times the duration of a page that the reconciler rests after it: it takes a twentieth of the time, at most."""
 
 
 class Restorer:
@@ -40,7 +43,10 @@ class Restorer:
     async def reconcile_forever(self) -> None:
         """Reconciles and purges every `reconcile_interval`; at once where the broker forgot everything."""
         alone = not self._app.broker.capabilities.shared
-        await self._guarded(lambda: self.reconcile(0.0 if alone else self._config.reconcile_age))
+        if alone:  # what waits there can be claimed only when it is pushed
+            await self._guarded(lambda: self.reconcile(0.0, rest=0.0))
+        else:
+            await self._guarded(lambda: self.reconcile(self._config.reconcile_age))
         while True:
             await asyncio.sleep(self._config.reconcile_interval * random.uniform(0.75, 1.25))
             await self._guarded(lambda: self.reconcile(self._config.reconcile_age))
@@ -92,17 +98,20 @@ class Restorer:
         await self._app.storage.bury_many(buried, expires_at=expires_at)
         await self._app.broker.discard_many([item.uuid for item in buried])
 
-    async def reconcile(self, age: float) -> None:
+    async def reconcile(self, age: float, rest: float = REST) -> None:
         """Pushes open records that the broker does not know, and finishes burials.
 
         Parameters:
             age: seconds; younger records may still be on their way into the broker.
+            rest: how long it rests after a page, as a multiple of what the page took. A million waiting tasks
+                must not hold up those that run; this pass then takes minutes.
         """
         await self.write_off(await self._app.broker.buried(LIMIT))
         repaired = len(await self._app.broker.audit(LIMIT))
         cursor: str | None = None
         before = self._app.clock() - age
         while True:
+            began = time.monotonic()
             page = await self._app.storage.scan_open(cursor, PAGE, before)
             known = await self._app.broker.contains_many([record.uuid for record in page.records])
             missing = [record for record, found in zip(page.records, known, strict=True) if not found]
@@ -111,6 +120,7 @@ class Restorer:
                 repaired += len(missing)
             if (cursor := page.cursor) is None:
                 break
+            await asyncio.sleep(rest * (time.monotonic() - began))
         if repaired:
             log.warning("%d tasks were missing from the broker and are queued again", repaired)
             await self._app.broker.running_older_tasks(self._worker)
