@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import UUID
@@ -29,6 +29,20 @@ def current_task() -> TaskContext:
         LookupError: no task is running here.
     """
     return _current.get()
+
+
+@contextmanager
+def in_context(context: TaskContext | None) -> Iterator[None]:
+    """Makes this task the current one; `None` changes nothing. A test of a plugin fires with it what the worker
+    fires while a task runs."""
+    if context is None:
+        yield
+        return
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 class TaskContext:

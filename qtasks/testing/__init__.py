@@ -1,4 +1,4 @@
-"""The conformance kit: what a broker, a storage and a global config must hold, as test suites to subclass.
+"""The conformance kit: what a broker, a storage, a global config and a plugin must hold, as test suites to subclass.
 
 It needs pytest and pytest-asyncio (`pip install qtasks[test]`); qtasks itself does not import it.
 """
@@ -6,7 +6,10 @@ It needs pytest and pytest-asyncio (`pip install qtasks[test]`); qtasks itself d
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"qtasks.testing.{name}" for name in ("lifecycle", "broker", "storage", "global_config", "pairing"))
+    *(
+        f"qtasks.testing.{name}"
+        for name in ("lifecycle", "broker", "storage", "global_config", "pairing", "plugin")
+    )
 )
 
 from qtasks.testing.bench import Bench, KitFailure, VirtualClock  # noqa: E402 - after the line above
@@ -14,9 +17,11 @@ from qtasks.testing.broker import BrokerSuite  # noqa: E402
 from qtasks.testing.checks import KIT_VERSION, Check, Suite, check, run_check  # noqa: E402
 from qtasks.testing.global_config import GlobalConfigSuite  # noqa: E402
 from qtasks.testing.pairing import PairingSuite  # noqa: E402
+from qtasks.testing.plugin import PluginSuite, check_plugin  # noqa: E402
 from qtasks.testing.recorder import Fired, Recorder, recorder  # noqa: E402
 from qtasks.testing.report import Report, Result, Verdict, run_suite  # noqa: E402
 from qtasks.testing.storage import StorageSuite  # noqa: E402
+from qtasks.testing.values import arguments, extras, json_values, keyword_arguments, trigger_values  # noqa: E402
 
 __all__ = [
     "KIT_VERSION",
@@ -27,6 +32,7 @@ __all__ = [
     "GlobalConfigSuite",
     "KitFailure",
     "PairingSuite",
+    "PluginSuite",
     "Recorder",
     "Report",
     "Result",
@@ -34,8 +40,14 @@ __all__ = [
     "Suite",
     "Verdict",
     "VirtualClock",
+    "arguments",
     "check",
+    "check_plugin",
+    "extras",
+    "json_values",
+    "keyword_arguments",
     "recorder",
     "run_check",
     "run_suite",
+    "trigger_values",
 ]
