@@ -32,12 +32,8 @@ def current_task() -> TaskContext:
 
 
 @contextmanager
-def in_context(context: TaskContext | None) -> Iterator[None]:
-    """Makes this task the current one; `None` changes nothing. A test of a plugin fires with it what the worker
-    fires while a task runs."""
-    if context is None:
-        yield
-        return
+def in_context(context: TaskContext) -> Iterator[None]:
+    """Makes this task the current one: a test of a plugin fires with it what the worker fires while a task runs."""
     token = _current.set(context)
     try:
         yield

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtasks import PluginManager, QueueTasks, TaskRejected, hookimpl, hookspec
+from qtasks import PluginManager, QueueTasks, TaskRejected, current_task, hookimpl, hookspec
 from qtasks.plugins.retry import RetryPlugin
 from qtasks.plugins.validation import ValidationPlugin
 from qtasks.testing import KitFailure, PluginSuite, check_plugin, recorder, run_check, trigger_values
@@ -159,3 +159,17 @@ def test_the_kit_is_not_imported_by_the_core():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_plugin_has_the_running_task_where_the_worker_has_it():
+    class Opens:
+        closed: ClassVar[list[Any]] = []
+
+        @hookimpl
+        def task_executor_run_task(self, task_broker):
+            context = current_task()
+            assert context.uuid == task_broker.uuid
+            context.resources.callback(self.closed.append, context.uuid)
+
+    check_plugin(Opens)
+    assert Opens.closed

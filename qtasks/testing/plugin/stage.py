@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -48,8 +49,7 @@ COMPONENTS = ("broker", "storage", "global_config", "worker", "task_executor", "
 CONTROL = (TaskCancelError, TaskDefer, TaskRejected)
 
 IN_RUN = (
-    "task_executor_run_task", "task_executor_decode", "worker_task_error_retry", "worker_remove_finished_task",
-    "broker_remove_finished_task",
+    "task_executor_", "worker_task_error_retry", "worker_remove_finished_task", "broker_remove_finished_task",
 )  # fmt: skip
 """The beginnings of the triggers that fire while a task is the current one."""
 
@@ -132,7 +132,7 @@ class Stage:
         declared = self.app.pm.triggers[trigger]
         before = {name: values[name] for name in declared.replaces}
         try:
-            with self._as_in_a_run(trigger, values):
+            async with self._as_in_a_run(trigger, values):
                 got = await getattr(self.app.pm.hook, trigger)(**values)
         except TaskDefer as defer:
             after = before if not declared.defers else by_name(declared.replaces, defer.values)
@@ -155,16 +155,23 @@ class Stage:
         parts = [self.app, *(getattr(self.app, name) for name in COMPONENTS)]
         return next(part for part in parts if type(part) is type(value))
 
-    def _as_in_a_run(self, trigger: str, values: Mapping[str, Any]) -> Any:
+    @asynccontextmanager
+    async def _as_in_a_run(self, trigger: str, values: Mapping[str, Any]) -> AsyncIterator[None]:
         task_func, task_broker = values.get("task_func"), values.get("task_broker")
         if not trigger.startswith(IN_RUN) or not isinstance(task_func, TaskExecSchema):
-            return in_context(None)
+            yield
+            return
         assert isinstance(task_broker, TaskPrioritySchema)
         handle = DeliveryHandle(
             task_broker.uuid, 1, self.app.worker.owner, 1, False, task_broker.queue, task_broker.priority,
             task_broker.created_at,
         )  # fmt: skip
-        return in_context(TaskContext(self.app, handle, task_func, task_broker))
+        context = TaskContext(self.app, handle, task_func, task_broker)
+        try:
+            with in_context(context):
+                yield
+        finally:
+            await context.close()
 
 
 def bare_app(clock: VirtualClock) -> QueueTasks:
