@@ -10,6 +10,7 @@ the machine disturb far less than the time by the clock.
     --task empty      empty, echo (1 KiB arguments and results) or empty_sync (a plain function)
     --plugins 0       async plugins on a trigger of every task; --replace makes them replace its arguments
     --set NAME=VALUE  a setting of QueueConfig for worker and client (JSON), as `--set concurrency=50`
+    --ceiling         the same protocol driven by hand instead (Redis only, no round trips)
 """
 
 from __future__ import annotations
@@ -18,49 +19,18 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
-from benchmarks.contender import Contender
+from benchmarks.contender import Contender, ContenderError
 from benchmarks.peers.common import TASKS
-from tests.support.redis_server import RedisServer
+from benchmarks.session import Plan, fresh, measure
 
 COLUMNS = {
-    "one by one": "/s", "100 callers": "/s", "bulk": "/s", "bulk CPU": "µs", "drain": "/s", "worker CPU": "µs",
-    "server CPU": "µs", "p50": "ms", "p99": "ms", "resident": "MB",
+    "one by one /s": ("add_one", 1.0), "100 callers /s": ("add_crowd", 1.0), "bulk /s": ("add_bulk", 1.0),
+    "bulk CPU µs": ("add_bulk_cpu", 1e6), "drain /s": ("drain", 1.0), "worker CPU µs": ("worker_cpu", 1e6),
+    "server CPU µs": ("server_cpu", 1e6), "p50 ms": ("p50", 1e3), "p99 ms": ("p99", 1e3),
+    "resident MB": ("resident", 1e-6), "bytes waiting": ("waiting_bytes", 1.0),
 }  # fmt: skip
-
-
-def measure(contender: Contender, options: argparse.Namespace, server: RedisServer | None) -> list[float]:
-    """One repetition: a figure per column."""
-    few = min(2000, options.tasks // 5)
-    filled = contender.client("fill", task=options.task, one=few, crowd=few, bulk=options.tasks - 2 * few)
-    served = server_cpu(server)
-    contender.start()
-    seen = contender.executed(options.tasks, 120)
-    contender.check(options.task, filled["ids"])
-    served = server_cpu(server) - served
-    usage = contender.usage()
-    trips = contender.client("roundtrip", task=options.task, count=options.trips)["seconds"]
-    contender.stop()
-    rates = [filled[name]["count"] / filled[name]["seconds"] for name in ("one", "crowd", "bulk")]
-    cpu = (usage.cpu - seen.cpu_before) / seen.count * 1e6
-    return [
-        *rates, filled["bulk"]["cpu"] / filled["bulk"]["count"] * 1e6, seen.rate, cpu,
-        served / seen.count * 1e6, statistics.median(trips) * 1e3, statistics.quantiles(trips, n=100)[98] * 1e3,
-        usage.resident / 1e6,
-    ]  # fmt: skip
-
-
-def server_cpu(server: RedisServer | None) -> float:
-    """Seconds of CPU time that the server has used."""
-    if server is None:
-        return 0.0
-    with server.client() as client:
-        found: dict[str, Any] = client.info("cpu")
-    return float(found["used_cpu_user"] + found["used_cpu_sys"])
 
 
 def settings(words: list[str]) -> dict[str, Any]:
@@ -69,28 +39,33 @@ def settings(words: list[str]) -> dict[str, Any]:
     return {name: json.loads(value) for name, _, value in pairs}
 
 
-def show(label: str, figures: list[float]) -> None:
+def show(label: str, figures: dict[str, float]) -> None:
     """One line of the table."""
-    print(f"{label:<8}" + "".join(f"{figure:>15,.{1 if figure < 1000 else 0}f}" for figure in figures))
+    values = [figures.get(name, 0.0) * unit for name, unit in COLUMNS.values()]
+    print(
+        f"{label:<8}" + "".join(f"{value:>15,.{1 if value < 1000 else 0}f}" for value in values), flush=True
+    )
 
 
 def compare(store: str, options: argparse.Namespace) -> None:
     """All repetitions on one store."""
+    few = min(2000, options.tasks // 5)
+    plan = Plan(
+        task=options.task, tasks=options.tasks, one=few, crowd=few, limit=120.0,
+        trips=0 if options.ceiling else options.trips,
+    )  # fmt: skip
     chosen = {"plugins": options.plugins, "replace": options.replace, "config": settings(options.set)}
     print(f"{store}: {options.tasks:,} tasks `{options.task}`, results stored")
-    print(f"{'':<8}" + "".join(f"{f'{name} {unit}':>15}" for name, unit in COLUMNS.items()))
+    print(f"{'':<8}" + "".join(f"{name:>15}" for name in COLUMNS))
     rows = []
     for number in range(1, options.repeat + 1):
-        on_redis = store == "redis"
-        served: AbstractContextManager[RedisServer | None] = (
-            RedisServer(appendonly="no") if on_redis else nullcontext()
-        )
-        with served as server, tempfile.TemporaryDirectory() as folder:
-            url = server.url(0) if server else f"sqlite:///{Path(folder) / 'bench.db'}"
-            with Contender("qtasks", sys.executable, url, chosen) as contender:
-                rows.append(measure(contender, options, server))
+        module = "ceiling" if options.ceiling else "qtasks"
+        with fresh(store) as made, Contender(module, sys.executable, made.url, chosen) as contender:
+            rows.append(measure(contender, made, plan))
+        if rows[-1]["executed"] != plan.tasks or rows[-1]["stored"] < 1:
+            raise ContenderError(f"not all tasks were executed, or their results not stored: {rows[-1]}")
         show(f"run {number}", rows[-1])
-    show("median", [statistics.median(column) for column in zip(*rows, strict=True)])
+    show("median", {name: statistics.median(row[name] for row in rows) for name in rows[0]})
 
 
 def main() -> None:
@@ -106,7 +81,10 @@ def main() -> None:
     parser.add_argument("--plugins", type=int, default=0)
     parser.add_argument("--replace", action="store_true")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--ceiling", action="store_true")
     options = parser.parse_args()
+    if options.ceiling:
+        options.store = "redis"
     for store in ("redis", "sqlite") if options.store == "both" else (options.store,):
         compare(store, options)
 

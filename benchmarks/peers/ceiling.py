@@ -1,0 +1,148 @@
+"""The ceiling: the protocol of qtasks on Redis driven by hand, without triggers, schemas and a worker's care.
+
+It sends the same scripts the same bytes, claims the same batches, calls the same functions and stores the same
+records, and does nothing else: no hooks, no models, no lease keeper, no sweep, no retries, no isolation of errors,
+no time limits, no shutdown. What is left is Redis, the wire, JSON and the call of the function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+from pydantic_core import from_json, to_json
+
+from benchmarks.marks import tick
+from benchmarks.peers.common import EMPTY, URL, Peer, main, run
+from qtasks import QueueConfig
+from qtasks.components.redis import records, wire
+from qtasks.components.redis.link import RedisLink
+
+APP, QUEUES, OWNER = "bench", ("default",), "c" * 16
+BATCH = 100
+LOOPS = 3
+"""Batches under way at once, so that client and server work at the same time."""
+TTL = 86_400.0
+
+
+async def empty() -> int:
+    """Does nothing."""
+    tick()
+    return EMPTY
+
+
+async def echo(text: str) -> str:
+    """Gives its argument back."""
+    tick()
+    return text
+
+
+FUNCTIONS: dict[str, Callable[..., Awaitable[Any]]] = {"empty": empty, "echo": echo}
+
+
+def body_of(record: bytes) -> list[Any]:
+    """The JSON of an open record."""
+    _, _, _, size = records._HEAD.unpack_from(record)
+    at = records._HEAD.size + size
+    (size,) = records._SHORT.unpack_from(record, at)
+    body: list[Any] = from_json(record[at + 2 + size :])
+    return body
+
+
+async def settle_args(entry: bytes, record: bytes) -> tuple[bytes, bytes]:
+    """Runs one claimed task; gives what settles it."""
+    uuid, epoch, *_ = wire._ENTRY.unpack(entry)
+    name, _, _, _, args, kwargs, _ = body_of(record)
+    result = await FUNCTIONS[name](*args, **kwargs)
+    now = time.time()
+    changes = {
+        "status": "success", "updated_at": now, "finished_at": now, "expires_at": now + TTL, "returning": result
+    }  # fmt: skip
+    head = wire._SETTLE.pack(
+        uuid, epoch, b"s", 0, now + TTL, -1.0, -1.0, -1.0, -1.0, 0, 0, 0.0, 0, 0.0
+    )  # fmt: skip
+    return head + OWNER.encode(), to_json(changes)
+
+
+async def drain(link: RedisLink) -> None:
+    """Claims a batch, runs it, settles it, and claims the next."""
+    claim = [b"%d" % BATCH, OWNER.encode(), b"600.0", b"", b"600.0"]
+    while True:
+        _, _, *found = await link.run("claim_start", claim, QUEUES)
+        if not found:
+            await asyncio.sleep(0.01)
+            continue
+        args: list[bytes] = []
+        for i in range(0, len(found), 2):
+            args += await settle_args(found[i], found[i + 1])
+        await link.run("settle_ack", args, QUEUES)
+
+
+async def work() -> dict[str, Any]:
+    """The worker; it runs until it is killed."""
+    link = RedisLink(URL)
+    await link.open(link, APP, QueueConfig())
+    async with asyncio.TaskGroup() as group:
+        for _ in range(LOOPS):
+            group.create_task(drain(link))
+    return {}
+
+
+def addition(task: str, args: tuple[Any, ...]) -> tuple[UUID, bytes, bytes]:
+    """A new task: its uuid, and what adds it."""
+    uuid, now = uuid4(), time.time()
+    body = to_json([task, "default", 0, now, args, {}, {}])
+    digest = uuid.hex.encode()
+    part = records._PART.pack(now, len(digest)) + digest + records._SHORT.pack(0) + body
+    return uuid, wire._ADD.pack(uuid.bytes, 0, 0, 0.0), part
+
+
+class Ceiling(Peer):
+    """The client."""
+
+    packages = ("redis", "hiredis", "uvloop")
+    bulk = True
+
+    async def open(self) -> None:
+        self.link = RedisLink(URL)
+        await self.link.open(self, APP, QueueConfig())
+
+    async def close(self) -> None:
+        await self.link.close(self)
+
+    async def add(self, task: str, *args: Any) -> str:
+        uuid, head, part = addition(task, args)
+        await self.link.run("add_push", [b"", head, part], QUEUES)
+        return str(uuid)
+
+    async def add_many(self, task: str, args: tuple[Any, ...], count: int) -> list[str]:
+        ids: list[str] = []
+        for begin in range(0, count, wire.CHUNK):
+            words = [b""]
+            for _ in range(min(wire.CHUNK, count - begin)):
+                uuid, head, part = addition(task, args)
+                words += (head, part)
+                ids.append(str(uuid))
+            await self.link.run("add_push", words, QUEUES)
+        return ids
+
+    async def call(self, task: str, *args: Any) -> Any:
+        raise NotImplementedError
+
+    async def stored(self, task_id: str) -> Any:
+        value = await self.link.command("HGET", self.link.calls.key("res"), UUID(task_id).bytes)
+        return None if value is None else from_json(value[value.rindex(b"\n") + 1 :])["returning"]
+
+    def worker(self) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.peers.ceiling", "drain"]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["drain"]:
+        run(work())
+    else:
+        main(Ceiling)

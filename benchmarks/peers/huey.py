@@ -1,0 +1,69 @@
+"""huey on Redis or SQLite; few threads, the scheduler of periodic tasks off, the quickest way to a result."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from huey import Huey, RedisHuey, SqliteHuey
+
+from benchmarks.marks import tick
+from benchmarks.peers.common import EMPTY, OPTIONS, URL, SyncPeer, main
+
+ON_SQLITE = URL.startswith("sqlite:///")
+
+
+def made() -> Huey:
+    """The application. On SQLite without a sync to disk at each commit: less than qtasks does (NORMAL)."""
+    if ON_SQLITE:
+        return SqliteHuey("bench", filename=URL.removeprefix("sqlite:///"), fsync=False)
+    return RedisHuey("bench", url=URL, notify_result=bool(OPTIONS.get("notify", True)))
+
+
+huey = made()
+
+
+@huey.task(name="empty")
+def empty() -> int:
+    """Does nothing."""
+    tick()
+    return EMPTY
+
+
+@huey.task(name="echo")
+def echo(text: str) -> str:
+    """Gives its argument back."""
+    tick()
+    return text
+
+
+TASKS: dict[str, Any] = {"empty": empty, "empty_sync": empty, "echo": echo}
+
+
+class HueyPeer(SyncPeer):
+    """The client. It has no call that adds many tasks at once. Functions are plain ones."""
+
+    packages = ("huey", "redis", "hiredis")
+
+    def add(self, task: str, *args: Any) -> str:
+        return str(TASKS[task](*args).id)
+
+    def call(self, task: str, *args: Any) -> Any:
+        return TASKS[task](*args).get(blocking=True, timeout=30)
+
+    def stored(self, task_id: str) -> Any:
+        return huey.result(task_id, preserve=True)
+
+    def worker(self) -> list[str]:
+        threads = "1" if ON_SQLITE else "2"
+        return [
+            sys.executable, "-m", "huey.bin.huey_consumer", "benchmarks.peers.huey.huey", "--worker-type", "thread",
+            "--workers", threads, "--no-periodic", "--quiet", "--delay", "0.001", "--max-delay", "0.001",
+        ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    # A task is known by the module it is declared in, and this is `__main__` here.
+    from benchmarks.peers import huey as declared
+
+    main(declared.HueyPeer)
