@@ -49,10 +49,22 @@ class TaskContext:
         uuid, name, attempt: the task's identity, its name, how often it has failed before.
         task_func: its declaration.
         task_broker: the task as the worker holds it.
+        available_at: when this run was due, Unix seconds: after a delay, a retry or a defer, later than the task's
+            `created_at`.
         state: a place for plugins to keep things for the time of this run.
     """
 
-    __slots__ = ("_closed", "_resources", "app", "handle", "loop", "state", "task_broker", "task_func")
+    __slots__ = (
+        "_closed",
+        "_resources",
+        "app",
+        "available_at",
+        "handle",
+        "loop",
+        "state",
+        "task_broker",
+        "task_func",
+    )
 
     def __init__(
         self,
@@ -60,7 +72,9 @@ class TaskContext:
         handle: DeliveryHandle,
         task_func: TaskExecSchema,
         task_broker: TaskPrioritySchema,
+        available_at: float = 0.0,
     ) -> None:
+        self.available_at = available_at
         self.app = app
         self.handle = handle
         self.task_func = task_func

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from pydantic_core import to_jsonable_python
-
 from qtasks import TaskExecSchema, hookimpl
+from qtasks.plugins.keys import digest
 
 if TYPE_CHECKING:
     from qtasks import GlobalConfig, QueueTasks
@@ -75,7 +72,7 @@ class UniquePlugin:
         if not isinstance(unique, Unique):
             raise TypeError(f"task {task_name!r}: extra['unique'] is a Unique(...), not {unique!r}")
         value = unique.key(*args, **kw) if unique.key is not None else _by_name(declared, args, kw)
-        key = f"{_PREFIX}{task_name}:{_digest(value)}"
+        key = f"{_PREFIX}{task_name}:{digest(value)}"
         if unique.window is not None:
             key += f":{await _window(qtasks.global_config, key, str(uuid), unique.window)}"
         return {"extra": {**extra, "unique_key": key}}
@@ -100,15 +97,3 @@ def _by_name(declared: TaskExecSchema, args: tuple[Any, ...], kw: dict[str, Any]
     ]
     named = dict(zip(positional, args, strict=False))
     return [args[len(named) :], {**kw, **named}]
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has for a value. A set has no order of its own, and would differ from process to process."""
-    if isinstance(value, set | frozenset):
-        return sorted(value, key=lambda item: json.dumps(item, sort_keys=True, default=_plain))
-    return to_jsonable_python(value)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtasks import QueueTasks, TaskExecSchema, TaskRequest
-from qtasks.plugins.unique import Unique, UniquePlugin, _by_name, _digest
+from qtasks.plugins.keys import digest
+from qtasks.plugins.unique import Unique, UniquePlugin, _by_name
 from tests.app.conftest import working
 from tests.plugins import unique_site
 from tests.plugins.conftest import StartWorkers
@@ -149,24 +150,22 @@ def test_how_an_argument_is_passed_makes_no_difference(
     if turned:
         rest = dict(reversed(rest.items()))
     args = tuple(names.values())[:positional]
-    assert _digest(_by_name(DECLARED, args, rest)) == _digest(
-        _by_name(DECLARED, (), {"c": c, "b": b, "a": a})
-    )
+    assert digest(_by_name(DECLARED, args, rest)) == digest(_by_name(DECLARED, (), {"c": c, "b": b, "a": a}))
 
 
 @settings(max_examples=25)
 @given(VALUES, VALUES)
 def test_other_values_have_another_key(a: Any, b: Any) -> None:
     plain = [sorted(value) if isinstance(value, set) else value for value in (a, b)]
-    assert (_digest(a) == _digest(b)) == (plain[0] == plain[1])
+    assert (digest(a) == digest(b)) == (plain[0] == plain[1])
 
 
 def test_a_set_has_one_key_in_all_processes() -> None:
-    code = "from qtasks.plugins.unique import _digest; print(_digest(set('abcdefghijkl')))"
+    code = "from qtasks.plugins.keys import digest; print(digest(set('abcdefghijkl')))"
     there = subprocess.run(
         [sys.executable, "-c", code], env=environment(), check=True, capture_output=True, text=True
     )
-    assert there.stdout.strip() == _digest(set("abcdefghijkl"))
+    assert there.stdout.strip() == digest(set("abcdefghijkl"))
 
 
 async def test_two_workers_and_a_killed_holder(redis_url: str, start_workers: StartWorkers) -> None:

@@ -163,7 +163,7 @@ class Run:
             worker=worker, task_func=task_func, task_broker=self.task_broker
         )
         self.task_func, self.task_broker = task_func, task_broker
-        self._context = TaskContext(app, handle, task_func, task_broker)
+        self._context = TaskContext(app, handle, task_func, task_broker, record.available_at)
         self._token = _current.set(self._context)
         self._args, self._kw = await app.task_executor.prepare(self.task_func, self.task_broker)
 
