@@ -1,4 +1,4 @@
-"""Commands about plugins and triggers: triggers, plugins, plugins explain."""
+"""Commands about plugins and triggers: triggers, plugins, plugins explain; `check` is in a file of its own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from qtasks.chain import Trigger
+from qtasks.cli import check
 from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes
 from qtasks.cli.session import Json, session, show_json, show_rows
 from qtasks.hookspecs import MODULES
@@ -24,6 +25,7 @@ def add_to(cli: typer.Typer) -> None:
     group = typer.Typer(help="The plugins of the application.", invoke_without_command=True)
     group.callback()(plugins)
     group.command()(explain)
+    check.add_to(group)
     cli.add_typer(group, name="plugins")
 
 

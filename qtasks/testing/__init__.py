@@ -17,7 +17,7 @@ from qtasks.testing.broker import BrokerSuite  # noqa: E402
 from qtasks.testing.checks import KIT_VERSION, Check, Suite, check, run_check  # noqa: E402
 from qtasks.testing.global_config import GlobalConfigSuite  # noqa: E402
 from qtasks.testing.pairing import PairingSuite  # noqa: E402
-from qtasks.testing.plugin import PluginSuite, check_plugin  # noqa: E402
+from qtasks.testing.plugin import OrderMatters, PluginSuite, check_plugin, order_matters, plugin_report  # noqa: E402
 from qtasks.testing.recorder import Fired, Recorder, recorder  # noqa: E402
 from qtasks.testing.report import Report, Result, Verdict, run_suite  # noqa: E402
 from qtasks.testing.storage import StorageSuite  # noqa: E402
@@ -31,6 +31,7 @@ __all__ = [
     "Fired",
     "GlobalConfigSuite",
     "KitFailure",
+    "OrderMatters",
     "PairingSuite",
     "PluginSuite",
     "Recorder",
@@ -46,6 +47,8 @@ __all__ = [
     "extras",
     "json_values",
     "keyword_arguments",
+    "order_matters",
+    "plugin_report",
     "recorder",
     "run_check",
     "run_suite",

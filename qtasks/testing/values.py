@@ -5,7 +5,7 @@ The parts of one example belong together: the uuid, the task, its declaration an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -67,12 +67,16 @@ def extras() -> st.SearchStrategy[dict[str, Any]]:
 
 # Made once: making a strategy, and checking it, takes longer than drawing from it.
 _KEYS = st.text("abcxyz_ ä", min_size=1, max_size=6)
-_PLAIN = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.text(max_size=12),
+_TEXT = st.text(max_size=12)
+_OTHER = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**53), 2**53),
     st.floats(allow_nan=False, allow_infinity=False, width=32),
 )  # fmt: skip
+# Plugins look for text most of all, so every other plain value is one.
+_PLAIN = st.booleans().flatmap(lambda text: _TEXT if text else _OTHER)
 _NESTED = st.lists(_PLAIN, max_size=ENOUGH) | st.dictionaries(_KEYS, _PLAIN, max_size=ENOUGH)
-_JSON = _PLAIN | _NESTED | st.lists(_NESTED, max_size=2) | st.dictionaries(_KEYS, _NESTED, max_size=2)
+_DEEP = st.lists(_NESTED, max_size=2) | st.dictionaries(_KEYS, _NESTED, max_size=2)
+_JSON = _PLAIN | _NESTED | _DEEP
 _ARGS = st.lists(_JSON, max_size=ENOUGH).map(tuple)
 _KW = st.dictionaries(st.sampled_from(("a", "b", "to", "text")), _JSON, max_size=ENOUGH)
 _EXTRA = st.dictionaries(st.sampled_from(("kit", "kit.other", "note")), _PLAIN | _NESTED, max_size=3)
@@ -92,13 +96,18 @@ _SEVERAL_UUIDS = st.lists(_UUIDS, max_size=3, unique=True)
 
 
 def trigger_values(
-    trigger: str, app: QueueTasks, *, more: Mapping[str, st.SearchStrategy[Any]] | None = None
+    trigger: str,
+    app: QueueTasks,
+    *,
+    tasks: Sequence[str] = (),
+    more: Mapping[str, st.SearchStrategy[Any]] | None = None,
 ) -> st.SearchStrategy[dict[str, Any]]:
     """The values of all parameters of a trigger, as a component might fire it.
 
     Parameters:
         trigger: its name; a third party's own is fine where `more` covers what is not known here.
         app: whose components are given, and one of whose declared tasks it is about.
+        tasks: the names of the tasks that it may be about; without any, all that are declared.
         more: strategies for parameters by name, in the place of those here.
 
     Raises:
@@ -117,7 +126,7 @@ def trigger_values(
 
     @st.composite
     def example(draw: Any) -> dict[str, Any]:
-        about = _About(draw, app)
+        about = _About(draw, app, list(tasks or app.tasks))
         return {
             param: draw(given[param]) if param in given else about.value(trigger, param, annotation)
             for param, annotation in wanted.items()
@@ -140,9 +149,12 @@ def _known(param: str, annotation: str) -> bool:
 class _About:
     """The task that one example is about; each part is drawn when it is first asked for."""
 
-    def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any], app: QueueTasks) -> None:
+    def __init__(
+        self, draw: Callable[[st.SearchStrategy[Any]], Any], app: QueueTasks, tasks: list[str]
+    ) -> None:
         self.draw = draw
         self.app = app
+        self._tasks = tasks
         self._parts: dict[str, Any] = {}
 
     def value(self, trigger: str, param: str, annotation: str) -> Any:
@@ -168,9 +180,7 @@ class _About:
     @property
     def task_func(self) -> TaskExecSchema:
         """The declaration of the task."""
-        tasks = self.app.tasks
-        found: TaskExecSchema = tasks[self.part("name", st.sampled_from(list(tasks)))]
-        return found
+        return self.app.tasks[self.part("name", st.sampled_from(self._tasks))]
 
     @property
     def uuid(self) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -27,7 +28,7 @@ class TestRetry(PluginSuite):
 
 
 @pytest.mark.parametrize(
-    "plugin", [ValidationPlugin, recorder], ids=["validation", "a listener on every trigger"]
+    "plugin", [ValidationPlugin, partial(recorder, "worker", "storage")], ids=["validation", "a listener"]
 )
 def test_a_sound_plugin_passes(plugin):
     check_plugin(plugin)
@@ -69,7 +70,7 @@ async def test_check_plugin_may_be_called_from_a_coroutine():
 
 def test_what_falls_short_on_purpose():
     check_plugin(Shouts, expected_failures={"PLUGIN-21": "made for text"})
-    with pytest.raises(KitFailure, match="PLUGIN-24 holds now"):
+    with pytest.raises(KitFailure, match=r"PLUGIN-24: .*holds now"):
         check_plugin(Shouts, expected_failures={"PLUGIN-21": "made for text", "PLUGIN-24": "they think"})
 
 
@@ -98,7 +99,7 @@ def test_a_plugin_with_its_own_name_and_tasks():
             self.seen.add(task_func.name)
 
     check_plugin(Only, name="only", tasks=[measure])
-    assert "measure" in Only.seen
+    assert Only.seen >= {"measure"}
 
 
 # --- The strategies -------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ class PluginChecks(Suite):
 
     Attributes:
         plugin_name: the name to register it under; empty lets it name itself.
-        tasks: declared tasks that examples are about, beside the tasks of the kit.
+        tasks: declared tasks that examples are about, in the place of those of the kit.
     """
 
     plugin_name: ClassVar[str] = ""

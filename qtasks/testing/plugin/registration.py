@@ -16,6 +16,9 @@ from qtasks.testing.checks import CAPABILITIES, check
 from qtasks.testing.plugin.base import PluginChecks
 from qtasks.testing.plugin.stage import MakePlugin, Stage, made
 
+JOIN = 0.5
+"""Seconds that a thread is given to end."""
+
 
 class Registration(PluginChecks):
     """A plugin is registered, started and stopped."""
@@ -128,7 +131,7 @@ class Registration(PluginChecks):
         assert not left, f"tasks are still running after the application has closed: {', '.join(left)}"
         for thread in set(threading.enumerate()) - threads:
             if not thread.daemon:
-                thread.join(2.0)
+                thread.join(JOIN)
                 assert not thread.is_alive(), f"the thread {thread.name!r} is still running"
 
 

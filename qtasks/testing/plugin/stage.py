@@ -41,6 +41,8 @@ MakePlugin = Callable[[], Any]
 
 SHARE = 4
 """Of each trigger there are as many examples as hypothesis' present profile says, divided by this."""
+SEARCH = 10
+"""So many times more are looked through for a small one that shows what another one showed."""
 PATIENCE = 20.0
 """Seconds after which a call that does not come back is given up."""
 
@@ -72,7 +74,7 @@ class Stage:
 
     Parameters:
         plugins: by name; an empty name lets the plugin name itself.
-        tasks: declared tasks that examples are about, beside the tasks of the kit.
+        tasks: declared tasks that examples are about, in the place of those of the kit.
 
     Attributes:
         app: the application; it has been opened.
@@ -83,8 +85,7 @@ class Stage:
         self.clock = VirtualClock()
         self.app = bare_app(self.clock)
         declare(self.app)
-        for task in tasks:
-            self.app.tasks.add(task)
+        self._about = [self.app.tasks.add(task).name for task in tasks]
         self._runner = asyncio.Runner()
         try:
             for name, plugin in plugins.items():
@@ -120,6 +121,10 @@ class Stage:
                 raise KitFailure(f"it did not come to an end within {PATIENCE:.0f} s") from None
 
         return self._runner.run(bounded())
+
+    def values(self, trigger: str) -> st.SearchStrategy[dict[str, Any]]:
+        """Examples of the parameters of a trigger."""
+        return trigger_values(trigger, self.app, tasks=self._about)
 
     def triggers(self, *, signals: bool = True) -> list[str]:
         """The triggers that the plugins implement and that the kit can fire, in their order."""
@@ -209,17 +214,21 @@ def for_examples(stage: Stage, trigger: str, look: Callable[[dict[str, Any]], No
         try:
             look(values)
         except FAILURES:
-            shrink(trigger_values(trigger, stage.app), look)
+            shrink(stage.values(trigger), look)
             raise
 
 
-def examples(stage: Stage, trigger: str) -> list[dict[str, Any]]:
+def examples(stage: Stage, trigger: str, *, times: int = 1) -> list[dict[str, Any]]:
     """Examples of the parameters of a trigger. To make some takes far longer than to use them, so they are made once
-    in a process; each use has copies."""
-    key = (trigger, tuple(stage.app.tasks), _settings().max_examples)
+    in a process; each use has copies.
+
+    Parameters:
+        times: so many times the usual number.
+    """
+    key = (trigger, tuple(stage.app.tasks), _settings().max_examples * times)
     if key not in _MADE:
         _MADE[key] = []
-        _run_examples(trigger_values(trigger, stage.app), _MADE[key].append, phases=[Phase.generate])
+        _run_examples(stage.values(trigger), _MADE[key].append, phases=[Phase.generate], times=times)
     return [
         {name: stage.own(value) or copy.deepcopy(value) for name, value in values.items()}
         for values in _MADE[key]
@@ -231,7 +240,7 @@ _MADE: dict[tuple[str, tuple[str, ...], int], list[dict[str, Any]]] = {}
 
 def shrink(strategy: st.SearchStrategy[T], look: Callable[[T], None]) -> None:
     """Raises what `look` raises for the smallest example that it fails for; nothing where none is found."""
-    _run_examples(strategy, look, phases=[Phase.generate, Phase.shrink])
+    _run_examples(strategy, look, phases=[Phase.generate, Phase.shrink], times=SEARCH)
 
 
 def _settings() -> settings:
@@ -244,9 +253,11 @@ def _settings() -> settings:
 
 
 def _run_examples(
-    strategy: st.SearchStrategy[T], look: Callable[[T], object], *, phases: list[Phase]
+    strategy: st.SearchStrategy[T], look: Callable[[T], object], *, phases: list[Phase], times: int = 1
 ) -> None:
-    @settings(_settings(), phases=phases)
+    usual = _settings()
+
+    @settings(usual, phases=phases, max_examples=times * usual.max_examples)
     @given(example=strategy)
     def run(example: T) -> None:
         look(example)

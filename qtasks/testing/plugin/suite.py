@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-
-import pytest
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 from qtasks import TaskFunction
 from qtasks.testing.bench import KitFailure
-from qtasks.testing.checks import Check
 from qtasks.testing.plugin.registration import Registration
 from qtasks.testing.plugin.returns import Returns
 from qtasks.testing.plugin.stage import MakePlugin
 from qtasks.testing.plugin.whole import Whole
+from qtasks.testing.report import Report, Result, Verdict, run_suite
+
+T = TypeVar("T")
 
 
 class PluginSuite(Registration, Returns, Whole):
@@ -43,78 +44,48 @@ def check_plugin(
             without parameters. A plugin with state is best given as what makes it.
         name: what to register it under; empty lets it name itself.
         expected_failures: checks, by id, that it falls short of on purpose, each with the reason.
-        tasks: declared tasks that examples are about too; by default they are about tasks of the kit.
+        tasks: declared tasks that examples are about; by default they are about tasks of the kit.
 
     Raises:
         KitFailure: it falls short of a check; the message has each one's id, an example and what to look at.
     """
-    found = plugin_failures(plugin, name=name, expected_failures=expected_failures, tasks=tasks)
-    if found:
-        listed = "\n\n".join(f"{failure}\n  {_advice(each, failure)}" for each, failure in found.items())
-        raise KitFailure(f"the plugin falls short of {len(found)} checks:\n{listed}")
+    report = plugin_report(plugin, name=name, expected_failures=expected_failures, tasks=tasks)
+    short = report.of(Verdict.FALLS_SHORT)
+    if short:
+        listed = "\n\n".join(
+            f"{each.check.id}: {each.told}\n  {each.check.promise} If this fails, {each.check.advice}"
+            for each in short
+        )
+        raise KitFailure(f"the plugin falls short of {len(short)} checks:\n{listed}")
 
 
-def plugin_failures(
+def plugin_report(
     plugin: Any, *, name: str = "", expected_failures: Mapping[str, str] | None = None,
-    tasks: Iterable[TaskFunction[..., Any]] = (),
-    on_check: Callable[[Check, AssertionError | None], object] | None = None,
-) -> dict[str, AssertionError]:  # fmt: skip
-    """As `check_plugin`, but gives what it falls short of.
+    tasks: Iterable[TaskFunction[..., Any]] = (), told: Callable[[Result], None] | None = None,
+) -> Report:  # fmt: skip
+    """As `check_plugin`, but gives the report, whatever it says.
 
     Parameters:
-        on_check: is told of each check when it is through, and of its failure.
-
-    Returns:
-        By the id of the check: the failure, which has the advice as a note.
+        told: is told of each result as it comes.
     """
     namespace = {
-        "plugin_name": name, "expected_failures": dict(expected_failures or {}),
-        "tasks": tuple(tasks),
+        "plugin_name": name, "expected_failures": dict(expected_failures or {}), "tasks": tuple(tasks),
     }  # fmt: skip
-    suite: type[PluginSuite] = type("CheckedPlugin", (PluginSuite,), namespace)
-    make = factory_of(plugin)
-    failures: dict[str, AssertionError] = {}
-    for described in suite.checks():
-        failure = _outside_of_loops(getattr(suite(), described.method), make)
-        if failure is not None:
-            failures[described.id] = failure
-        if on_check is not None:
-            on_check(described, failure)
-    return failures
+    suite: type[PluginSuite] = type("PluginSuite", (PluginSuite,), namespace)
+    return outside_of_loops(lambda: run_suite(suite, factory_of(plugin), told=told))
 
 
 def factory_of(plugin: Any) -> MakePlugin:
     """What makes the plugin: the class or function given, else a function that gives the same one each time."""
-    makes = inspect.isclass(plugin) or inspect.isfunction(plugin) or inspect.ismethod(plugin)
+    makes = inspect.isclass(plugin) or inspect.isroutine(plugin) or isinstance(plugin, partial)
     return plugin if makes else lambda: plugin
 
 
-def _advice(each: str, failure: AssertionError) -> str:
-    return next((note for note in getattr(failure, "__notes__", ()) if note.startswith(f"{each}: ")), "")
-
-
-def _outside_of_loops(method: Callable[[MakePlugin], None], make: MakePlugin) -> AssertionError | None:
-    """Runs a check where no event loop runs, for it has one of its own."""
-    found: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            method(make)
-        except pytest.xfail.Exception:
-            pass  # it falls short of this one on purpose
-        except BaseException as error:
-            found.append(error)
-
+def outside_of_loops(step: Callable[[], T]) -> T:
+    """Does something where no event loop runs: checks have loops of their own."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        run()
-    else:
-        thread = threading.Thread(target=run, name="qtasks-check-plugin")
-        thread.start()
-        thread.join()
-    if not found:
-        return None
-    if isinstance(found[0], AssertionError):
-        return found[0]
-    raise found[0]
+        return step()
+    with ThreadPoolExecutor(1, "qtasks-check-plugin") as thread:
+        return thread.submit(step).result()

@@ -35,7 +35,6 @@ from qtasks.testing.plugin.stage import (
     shrink,
     without_plugins,
 )
-from qtasks.testing.values import trigger_values
 
 AT_ONCE = 6
 """Firings that are under way at the same time."""
@@ -74,9 +73,7 @@ class Whole(PluginChecks):
                     try:
                         look(drawn[start : start + AT_ONCE])
                     except FAILURES:
-                        several = st.lists(
-                            trigger_values(trigger, together.app), min_size=2, max_size=AT_ONCE
-                        )
+                        several = st.lists(together.values(trigger), min_size=2, max_size=AT_ONCE)
                         shrink(several, look)
                         raise
 
