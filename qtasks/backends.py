@@ -12,6 +12,7 @@ from qtasks.components.broker import Broker
 from qtasks.components.global_config import GlobalConfig
 from qtasks.components.storage import Storage
 from qtasks.errors import ConfigError
+from qtasks.text import masked
 
 DEFAULT_URL: Final = "sqlite:///qtasks.db"
 GROUP: Final = "qtasks.backends"
@@ -41,7 +42,9 @@ def backend_from_url(url: str = DEFAULT_URL) -> Backend:
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower()
     if not separator or not scheme:
-        raise ConfigError(f"{url!r} is not the URL of a backend: write it as {DEFAULT_URL!r} or 'memory://'")
+        raise ConfigError(
+            f"{masked(url)!r} is not the URL of a backend: write it as {DEFAULT_URL!r} or 'memory://'"
+        )
     if scheme in _BUILT_IN:
         return _BUILT_IN[scheme](url)
     offered = {point.name.lower(): point for point in entry_points(group=GROUP)}
@@ -58,7 +61,7 @@ def _memory(url: str) -> Backend:
     from qtasks.components.memory import MemoryBroker, MemoryGlobalConfig, MemorySpace, MemoryStorage
 
     if url.partition("://")[2]:
-        raise ConfigError(f"'memory://' takes nothing after it: {url!r}")
+        raise ConfigError(f"'memory://' takes nothing after it: {masked(url)!r}")
     space = MemorySpace()
     return Backend(MemoryBroker(space), MemoryStorage(space), MemoryGlobalConfig(space))
 
@@ -66,22 +69,23 @@ def _memory(url: str) -> Backend:
 def _sqlite(url: str) -> Backend:
     from qtasks.components.sqlite import SQLiteBroker, SQLiteGlobalConfig, SQLiteStorage
 
-    parts = urlsplit(url)
+    parts, shown = urlsplit(url), masked(url)
     if parts.netloc:
         raise ConfigError(
-            f"{url!r} names a host, {parts.netloc!r}: a file is 'sqlite:///relative.db' or 'sqlite:////absolute.db'"
+            f"{shown!r} names a host, {parts.netloc.rpartition('@')[2]!r}: "
+            "a file is 'sqlite:///relative.db' or 'sqlite:////absolute.db'"
         )
     if parts.query or parts.fragment:
         raise ConfigError(
-            f"{url!r}: an SQLite URL takes no options; write ? and # in a file name as %3F and %23"
+            f"{shown!r}: an SQLite URL takes no options; write ? and # in a file name as %3F and %23"
         )
     path = unquote(parts.path[1:])
     if path == ":memory:":
         raise ConfigError(
-            f"{url!r}: processes cannot share such a file; use 'memory://' for a queue in memory"
+            f"{shown!r}: processes cannot share such a file; use 'memory://' for a queue in memory"
         )
     if not path or path.endswith("/") or "\0" in path:
-        raise ConfigError(f"{url!r} names no file: write it as {DEFAULT_URL!r}")
+        raise ConfigError(f"{shown!r} names no file: write it as {DEFAULT_URL!r}")
     return Backend(SQLiteBroker(path), SQLiteStorage(path), SQLiteGlobalConfig(path))
 
 

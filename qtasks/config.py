@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from qtasks.text import masked
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -71,3 +74,8 @@ class QueueConfig(BaseSettings):
     strict: bool = Field(
         default=False, description="Refuse to start where tasks could be lost or plugins fail to load."
     )
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What is shown of it: everything but passwords."""
+        for name, value in super().__repr_args__():
+            yield name, masked(value) if name == "url" else value

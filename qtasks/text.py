@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+_LOGIN = re.compile(r"((?:^|//)[^:@/?#]*:)(?!//).*@")
+_SECRET = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&#]*", re.IGNORECASE)
+
 
 def cut(text: str, limit: int) -> str:
     """The text, shortened in its middle to `limit` bytes (both ends of a traceback matter), and without
@@ -23,3 +28,8 @@ def one_line(value: object) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )
+
+
+def masked(url: str) -> str:
+    """A URL of any backend without its passwords: those of the login and of options that are named after one."""
+    return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1***@", url))

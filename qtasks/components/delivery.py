@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from qtasks._failpoints import hit
 from qtasks.components.broker import Broker, Colocated
 from qtasks.components.primitives import (
     Added,
@@ -86,6 +87,7 @@ class SplitDelivery(Delivery):
         added = await self.storage.add_many([records[i] for i in allowed])
         for i, verdict in zip(allowed, added, strict=True):
             verdicts[i] = verdict
+        hit("delivery.stored_not_pushed")
         # SAME is pushed again: the first try may have died between the two steps.
         await self.broker.push_many(
             [
@@ -116,6 +118,7 @@ class SplitDelivery(Delivery):
         handles = await self.broker.claim(n, queues, owner, lease)
         if not handles:
             return []
+        hit("delivery.claimed_not_started")
         started: list[tuple[DeliveryHandle, TaskRecord]] = []
         acks: list[DeliveryHandle] = []
         nacks: list[Nack] = []
@@ -152,6 +155,7 @@ class SplitDelivery(Delivery):
 
     async def settle(self, settles: Sequence[Settle]) -> list[SettleVerdict]:
         verdicts = await self.storage.settle_many(settles)
+        hit("delivery.settled_not_acked")
         acks: list[DeliveryHandle] = []
         nacks: list[Nack] = []
         pushes: list[PushItem] = []

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: runs one experiment and prints what it showed; exit code 1 where an invariant broke."""
+"""`python -m tests.chaos`: runs experiments and prints what they showed; exit code 1 where an invariant broke."""
 
 from __future__ import annotations
 
@@ -6,29 +6,42 @@ import argparse
 import random
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from .check import Report
-from .run import BACKENDS, SIZES, Size, run
+from .faults import FAULTS
+from .run import BACKENDS, SIZES, Size, applicable, run
+
+HEADER = (
+    "| Backend | Faults | Tasks acknowledged | Faults injected | Workers lost | Lost | Accepted twice | Repeats "
+    "| per worker lost | Recovery p50 / p99, s | Seed |\n|---|---|---|---|---|---|---|---|---|---|---|"
+)
 
 
 def row(backend: str, fault: str, seed: int, report: Report) -> str:
     """The figures as one row of the table in docs/reliability.md."""
-    per_fault = f"{report.repeats / report.faults:.2f}" if report.faults else "-"
+    per_kill = f"{report.repeats / report.kills:.2f}" if report.kills else "-"
     recovery = f"{report.quantile(0.5):.2f} / {report.quantile(0.99):.2f}" if report.recovery else "-"
     return (
-        f"| {backend} | {fault} | {report.acked} | {report.faults} | {report.kills} | {len(report.lost)} "
-        f"| {len(report.twice)} | {per_fault} | {recovery} | {seed} |"
+        f"| {backend} | {fault} | {report.acked:,} | {report.faults} | {report.kills} | {len(report.lost)} "
+        f"| {len(report.twice)} | {report.repeats} | {per_kill} | {recovery} | {seed} |"
     )
 
 
 def main() -> int:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--backend", choices=BACKENDS, default="sqlite")
-    parser.add_argument("--size", choices=SIZES, default="smoke")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, action="append", help="may be given again; the default is all"
+    )
+    parser.add_argument("--size", choices=SIZES, help="the default is smoke")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--fault", default="mixed")
+    parser.add_argument("--fault", default="mixed", help=f"mixed, none, or one of {', '.join(FAULTS)}")
+    parser.add_argument(
+        "--each", action="store_true", help="each fault alone (size alone), then mixed (size long)"
+    )
     parser.add_argument("--tasks", type=int, help="instead of those of the size")
     parser.add_argument("--faults", type=int, help="instead of those of the size")
     parser.add_argument(
@@ -36,17 +49,58 @@ def main() -> int:
     )
     chosen = parser.parse_args()
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(10**6)
-    size = SIZES[chosen.size]
-    size = Size(chosen.tasks or size.tasks, chosen.faults or size.faults, size.workers)
-    sys.stdout.write(f"seed {seed}, {size}\n")
+    say(f"seed {seed}\n{HEADER}")
+    total, failed = Report(), 0
+    for backend, fault, size in experiments(chosen):
+        report = one(backend, fault, size, seed, chosen.keep)
+        for failure in report.failures[:50]:
+            say(failure)
+        failed += len(report.failures)
+        add(total, report)
+    if chosen.each or len(chosen.backend or BACKENDS) > 1:
+        say(row("all", "all", seed, total))
+    return 1 if failed else 0
+
+
+def experiments(chosen: argparse.Namespace) -> Iterator[tuple[str, str, Size]]:
+    """What the command line asks for."""
+    for backend in chosen.backend or BACKENDS:
+        if chosen.each:
+            for fault in applicable(backend, "all"):
+                yield backend, fault, sized(chosen, "alone")
+        yield backend, chosen.fault, sized(chosen, "long" if chosen.each else "smoke")
+
+
+def sized(chosen: argparse.Namespace, default: str) -> Size:
+    """The size that was asked for."""
+    size = SIZES[chosen.size or default]
+    return Size(chosen.tasks or size.tasks, chosen.faults or size.faults, size.workers)
+
+
+def one(backend: str, fault: str, size: Size, seed: int, keep: Path | None) -> Report:
+    """Runs one experiment and prints its row."""
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="qtasks-chaos-") as temporary:
-        folder = chosen.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        report = run(chosen.backend, size, seed, chosen.fault, folder)
-    sys.stdout.write(row(chosen.backend, chosen.fault, seed, report) + "\n")
-    for failure in report.failures[:50]:
-        sys.stdout.write(failure + "\n")
-    return 1 if report.failures else 0
+        folder = (keep or Path(temporary)) / f"{backend}-{fault}"
+        folder.mkdir(parents=True)
+        report = run(backend, size, seed, fault, folder)
+    say(row(backend, fault, seed, report))
+    sys.stderr.write(f"{backend} {fault}: {time.monotonic() - began:.0f} s\n")
+    return report
+
+
+def add(total: Report, report: Report) -> None:
+    """Sums up."""
+    for name in ("acked", "faults", "kills", "dead", "repeats"):
+        setattr(total, name, getattr(total, name) + getattr(report, name))
+    for name in ("lost", "twice", "left", "over", "recovery"):
+        getattr(total, name).extend(getattr(report, name))
+
+
+def say(text: str) -> None:
+    """Prints at once, also into a file."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,12 +58,12 @@ class Report:
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
-def client(site: Site) -> QueueTasks:
+def client(site: Site, name: str = "chaos") -> QueueTasks:
     """A client application on the site's stores, without plugins of its own."""
     storage = site.env.get("CHAOS_STORAGE")
     lease = float(site.env["QTASKS_LEASE"])
     return QueueTasks(
-        "chaos",
+        name,
         site.url,
         storage=SQLiteStorage(storage) if storage else None,
         config=QueueConfig(lease=lease),
@@ -88,13 +90,14 @@ class Observer:
         self.changed: list[str] = []
 
     async def watch(self, until: asyncio.Event) -> None:
-        """Looks every half second."""
+        """Looks every half second, and not more than a fourth of the time."""
         while not until.is_set():
+            began = time.monotonic()
             with suppress(BackendError):
                 async with client(self._site) as app:
                     self.look(await everything(app))
             with suppress(TimeoutError):
-                await asyncio.wait_for(until.wait(), 0.5)
+                await asyncio.wait_for(until.wait(), max(0.5, 3 * (time.monotonic() - began)))
 
     def look(self, tasks: dict[str, Task]) -> None:
         """Compares with what was seen before."""
@@ -127,8 +130,15 @@ async def _left(app: QueueTasks) -> list[str]:
     return left
 
 
-async def check(site: Site, observer: Observer | None = None) -> Report:
-    """Judges the experiment; everything is drained by now."""
+async def check(
+    site: Site, observer: Observer | None = None, *, spoilt: Collection[str] = (), sabotaged: bool = False
+) -> Report:
+    """Judges the experiment; everything is drained by now.
+
+    Parameters:
+        spoilt: uuids (hex) of records that were damaged: they are buried instead.
+        sabotaged: whether a plugin failed on purpose: tasks may have ended in ERROR that names it.
+    """
     report = Report(kills=len(site.lines("kills")), faults=len(site.lines("faults")))
     async with client(site) as app:
         tasks = await everything(app)
@@ -140,13 +150,15 @@ async def check(site: Site, observer: Observer | None = None) -> Report:
     begins = Counter(uuid for uuid, what, _, _ in site.lines("runs") if what == "begin")
     report.acked = len(acked)
     for uuid, name in acked.items():
-        _judge(report, uuid, name, tasks.get(uuid), begins[uuid])
+        if uuid.replace("-", "") in spoilt:
+            continue
+        _judge(report, uuid, name, tasks.get(uuid), begins[uuid], sabotaged=sabotaged)
     _judge_accepted(site, tasks, report)
     report.recovery = recoveries(site)
     return report
 
 
-def _judge(report: Report, uuid: str, name: str, task: Task | None, begun: int) -> None:
+def _judge(report: Report, uuid: str, name: str, task: Task | None, begun: int, *, sabotaged: bool) -> None:
     UUID(uuid)
     if task is None or not task.finished:
         report.lost.append(f"I1: {uuid} ({name}) is {task.status if task else 'gone'}")
@@ -155,12 +167,7 @@ def _judge(report: Report, uuid: str, name: str, task: Task | None, begun: int) 
     report.dead += dead
     if not begun and not dead:
         report.lost.append(f"I1: {uuid} ({name}) is {task.status} and was never run")
-    if (
-        dead
-        and name not in POISON
-        and "lost" not in (task.traceback or "")
-        and "plugin" not in (task.traceback or "")
-    ):
+    if dead and name not in POISON and not (sabotaged and "plugin" in (task.traceback or "")):
         report.lost.append(f"I1: {uuid} ({name}) is {task.status}: {task.traceback}")
     if task.attempt > RETRIES.get(name, 0) + 1:
         report.over.append(f"I5: {uuid} ({name}) failed {task.attempt} times")

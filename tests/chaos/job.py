@@ -14,7 +14,10 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +27,8 @@ from qtasks.context import TaskContext
 from qtasks.errors import BackendError, EnqueueUnknownError
 from qtasks.markers import hookimpl
 from qtasks.schemas import TaskRequest
+
+from .clock import wall
 
 DIR = Path(os.environ.get("CHAOS_DIR", "."))
 
@@ -39,6 +44,11 @@ def note(name: str, *words: object, sync: bool = False) -> None:
         os.close(file)
 
 
+def begun(uuid: UUID) -> int:
+    """How often a task has begun, in any process."""
+    return (DIR / "runs").read_text().count(f"{uuid} begin")
+
+
 class Witness:
     """Writes down every accepted settle of this worker."""
 
@@ -51,56 +61,40 @@ class Witness:
         note("accepted", task_broker.uuid, model.status.value, getattr(model, "returning", "-"))
 
 
-class Saboteur:
-    """A plugin that raises, hangs or returns junk at random triggers, in one of twenty calls."""
+def saboteur(seed: str, triggers: Iterable[str]) -> object:
+    """A plugin on every trigger: in one call of a hundred it raises, returns junk or (half of them) hangs."""
+    drawn = random.Random(seed)
 
-    def __init__(self, seed: str) -> None:
-        self._random = random.Random(seed)
-
-    async def _strike(self) -> Any:
-        drawn = self._random.random()
-        if drawn < 0.02:
+    def struck() -> Any:
+        what = drawn.random()
+        if what < 0.004:
             raise RuntimeError("sabotage")
-        if drawn < 0.023:
+        return drawn.choice(({"junk": object()}, object(), 42)) if what < 0.008 else None
+
+    async def struck_or_hung() -> Any:
+        if drawn.random() < 0.001:
             await asyncio.sleep(60)
-        return {"junk": object()} if drawn < 0.05 else None
+        return struck()
 
-    @hookimpl
-    async def storage_get(self, result: Any) -> Any:
-        return await self._strike()
+    def implementation(number: int) -> Any:
+        # One function each: what marks it is an attribute of the function.
+        if number % 2:
+            return hookimpl(lambda: struck())
+        return hookimpl(partial(struck_or_hung))
 
-    @hookimpl
-    async def broker_add_worker(self, uuid: Any) -> Any:
-        return await self._strike()
-
-    @hookimpl
-    async def worker_execute_before(self, model: Any) -> Any:
-        return await self._strike()
-
-    @hookimpl
-    async def storage_update(self, kw: Any) -> Any:
-        return await self._strike()
-
-    @hookimpl
-    async def task_executor_args_replace(self, args: Any) -> Any:
-        return await self._strike()
-
-    @hookimpl
-    async def worker_execute_after(self, model: Any) -> Any:
-        return await self._strike()
-
-    @hookimpl
-    async def storage_remove_finished_task(self, model: Any) -> Any:
-        return await self._strike()
+    plugin = SimpleNamespace()
+    for number, name in enumerate(triggers):
+        setattr(plugin, name, implementation(number))
+    return plugin
 
 
-def make_app(*, sabotage: bool = False) -> QueueTasks:
+def make_app() -> QueueTasks:
     """The application, on the stores that the environment names."""
     storage = os.environ.get("CHAOS_STORAGE")
     app = QueueTasks("chaos", os.environ["CHAOS_URL"], storage=SQLiteStorage(storage) if storage else None)
     app.add_plugin(Witness(), name="witness")
-    if sabotage:
-        app.add_plugin(Saboteur(os.environ.get("CHAOS_SEED", "0")), name="saboteur", plugin_timeout=0.5)
+    if seed := os.environ.get("CHAOS_SABOTAGE"):
+        app.add_plugin(saboteur(seed, sorted(app.pm.triggers)), name="saboteur", plugin_timeout=0.5)
     declare(app)
     return app
 
@@ -110,21 +104,21 @@ def declare(app: QueueTasks) -> None:
     count = itertools.count()
 
     def begin(context: TaskContext) -> str:
-        note("runs", context.uuid, "begin", os.getpid(), time.time())
+        note("runs", context.uuid, "begin", os.getpid(), wall())
         return f"{os.getpid()}.{next(count)}"
 
     @app.task(name="work", echo=True)
     async def work(context: TaskContext, seconds: float) -> str:
         result = begin(context)
         await asyncio.sleep(seconds)
-        note("runs", context.uuid, "end", os.getpid(), time.time())
+        note("runs", context.uuid, "end", os.getpid(), wall())
         return result
 
     @app.task(name="flaky", echo=True, retry=2, retry_delay=0.05)
     async def flaky(context: TaskContext, seconds: float) -> str:
         result = begin(context)
         await asyncio.sleep(seconds)
-        note("runs", context.uuid, "end", os.getpid(), time.time())
+        note("runs", context.uuid, "end", os.getpid(), wall())
         if context.attempt == 0:
             raise ValueError("the first attempt fails")
         return result
@@ -133,18 +127,17 @@ def declare(app: QueueTasks) -> None:
     def threaded(context: TaskContext, seconds: float) -> str:
         result = begin(context)
         time.sleep(seconds)
-        note("runs", context.uuid, "end", os.getpid(), time.time())
+        note("runs", context.uuid, "end", os.getpid(), wall())
         return result
 
     @app.task(name="blocking", echo=True)
     async def blocking(context: TaskContext, seconds: float) -> str:
-        runs = DIR / "runs"
-        first = not runs.exists() or str(context.uuid) not in runs.read_text()
         result = begin(context)
-        until = time.monotonic() + (seconds if first else 0)
-        while time.monotonic() < until:
-            pass
-        note("runs", context.uuid, "end", os.getpid(), time.time())
+        until = time.monotonic() + seconds
+        # Until it runs elsewhere, or time is up: how long that takes is the machine's affair.
+        while time.monotonic() < until and begun(context.uuid) < 2:
+            time.sleep(0.02)  # it holds the event loop as work on the CPU would
+        note("runs", context.uuid, "end", os.getpid(), wall())
         return result
 
     @app.task(name="exits", echo=True)
@@ -165,10 +158,14 @@ async def produce() -> None:
     names = os.environ.get("CHAOS_NAMES", "work work work flaky threaded").split()
     longest = float(os.environ.get("CHAOS_SECONDS", "0.02"))
     drawn = random.Random(f"{seed}/{os.getpid()}" if "CHAOS_UNSEEDED" in os.environ else seed)
+    already = int(os.environ.get("CHAOS_ALREADY", "0"))
     app = make_app()
     async with app:
         added = 0
         while added < total:
+            if already + added >= released():
+                await asyncio.sleep(0.02)
+                continue
             batch = [
                 TaskRequest(
                     task_name=drawn.choice(names), args=(drawn.uniform(0, longest),), priority=drawn.randint(-2, 2),
@@ -180,6 +177,14 @@ async def produce() -> None:
             note("acked", "\n".join(f"{item.uuid} {item.task_name}" for item in batch), sync=True)
             added += len(batch)
             await asyncio.sleep(float(os.environ.get("CHAOS_PAUSE", "0")))
+
+
+def released() -> float:
+    """How many tasks may have been added by now: so there is work at each fault. Without the file, all."""
+    try:
+        return int((DIR / "released").read_text())
+    except FileNotFoundError:
+        return float("inf")
 
 
 async def _acknowledged(app: QueueTasks, batch: list[TaskRequest]) -> None:
@@ -199,8 +204,8 @@ def main() -> None:
     if sys.argv[1] == "producer":
         asyncio.run(produce())
     else:
-        app = make_app(sabotage="sabotage" in sys.argv[2:])
-        note("workers", os.getpid(), "up", time.time())
+        app = make_app()
+        note("workers", os.getpid(), "up", wall())
         app.run_forever()
 
 

@@ -7,18 +7,17 @@ import random
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, follows
 
 from .check import Observer, Report, check, drained
-from .faults import ALONE, faults_for
+from .faults import BACKENDS, Fault, faults_for
+from .network import Network
 from .site import Site, wait_for
-
-BACKENDS = ("sqlite", "redis", "redis+sqlite")
 
 
 class Size(NamedTuple):
@@ -29,29 +28,55 @@ class Size(NamedTuple):
     workers: int
 
 
-SIZES = {"smoke": Size(300, 4, 2), "long": Size(6000, 30, 3), "soak": Size(60_000, 300, 3)}
+SIZES = {
+    "smoke": Size(300, 4, 2),
+    "alone": Size(400, 4, 3),
+    "long": Size(9000, 45, 3),
+    "soak": Size(100_000, 500, 3),
+}
 STOP_SLACK = 5.0
+DISK = 16
+"""MiB of the small disk."""
 
 
 class Experiment:
     """What the faults work on.
 
     Attributes:
-        spoilt: uuids (hex) of rows that were made unreadable.
-        words: what each worker is started with.
+        server, replica, network, db: the Redis server, its replica, the way to it, and the database there.
+        file, disk: the SQLite file, and the small disk where it lies.
+        spoilt: uuids (hex) of records that were made unreadable.
+        sabotaged: whether a plugin has failed on purpose.
+        broken: what must not be, as the faults saw it.
     """
 
     server: RedisServer
+    network: Network
+    replica: RedisServer | None = None
+    db = 0
+    disk: Path | None = None
+    file: Path
+    producer: subprocess.Popen[bytes]
 
-    def __init__(self, site: Site, size: Size, seed: int) -> None:
-        self.site = site
+    def __init__(self, backend: str, size: Size, seed: int) -> None:
+        self.backend = backend
         self.size = size
         self.seed = seed
-        self.words: tuple[str, ...] = ()
+        self.site: Site
         self.spoilt: set[str] = set()
-        self.late: list[str] = []
+        self.sabotaged = False
+        self.broken: list[str] = []
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.producer: subprocess.Popen[bytes]
+        self._parts = 0
+
+    @property
+    def lease(self) -> float:
+        """Seconds."""
+        return float(self.site.env["QTASKS_LEASE"])
+
+    def worker(self, **env: object) -> subprocess.Popen[bytes]:
+        """Starts a worker."""
+        return self.site.worker(**env)
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         """SIGTERM, and judges I10."""
@@ -60,42 +85,130 @@ class Experiment:
         try:
             process.wait(deadline)
         except subprocess.TimeoutExpired:
-            self.late.append(f"I10: worker {process.pid} still runs {deadline} s after SIGTERM")
+            self.broken.append(f"I10: worker {process.pid} still runs {deadline} s after SIGTERM")
             self.site.kill(process)
 
     def revive(self) -> None:
         """Starts a worker for each that is gone."""
         for number, worker in enumerate(self.workers):
             if worker.poll() is not None:
-                self.site.noted("kills", worker.pid, time.time())
-                self.workers[number] = self.site.worker(*self.words)
+                if not self.site.known_killed(worker):
+                    self.site.noted("kills", worker.pid, time.time())
+                self.workers[number] = self.worker()
 
-    def produce(self, part: int) -> None:
+    def await_workers(self) -> None:
+        """Waits until all workers have begun to serve: faults that come faster meet nobody."""
+        pids = {str(worker.pid) for worker in self.workers}
+        wait_for("the workers are up", lambda: pids <= {pid for pid, *_ in self.site.lines("workers")})
+
+    def release(self, share: float) -> None:
+        """Lets the producer go on until this share of all tasks is added."""
+        whole = self.site.dir / "released.new"
+        whole.write_text(str(int(self.size.tasks * share)))
+        whole.rename(self.site.dir / "released")
+
+    def produce(self, **env: object) -> None:
         """Starts the producer of what is still to be acknowledged."""
-        left = max(0, self.size.tasks - len(self.site.lines("acked")))
-        pause = 0.3 * self.size.faults * 10 / self.size.tasks
-        self.producer = self.site.producer(left, f"{self.seed}/{part}", CHAOS_PAUSE=pause, CHAOS_SECONDS=0.2)
+        already = len(self.site.lines("acked"))
+        self._parts += 1
+        self.producer = self.site.producer(
+            max(0, self.size.tasks - already), f"{self.seed}/{self._parts}",
+            CHAOS_ALREADY=already, CHAOS_PAUSE=0.03, CHAOS_SECONDS=0.2, **env,
+        )  # fmt: skip
 
-    def restart_producer(self, drawn: random.Random) -> None:
+    def restart_producer(self, **env: object) -> None:
         """kill -9 of the producer; the next one goes on."""
         self.producer.kill()
         self.producer.wait()
-        self.produce(drawn.getrandbits(30))
+        self.produce(**env)
+
+    def add(self, name: str, drawn: random.Random, **env: object) -> None:
+        """Adds one task of a kind beside the others, and waits until it is acknowledged."""
+        one = self.site.producer(1, drawn.random(), CHAOS_NAMES=name, CHAOS_ALREADY=-1, **env)
+        one.wait(60)
 
 
 @contextmanager
-def _opened(backend: str, folder: Path, size: Size, seed: int, fault: str) -> Iterator[Experiment]:
+def _opened(
+    backend: str, folder: Path, size: Size, seed: int, faults: Collection[str]
+) -> Iterator[Experiment]:
     # Few deliveries are enough for poison; elsewhere no task may be written off for what chaos did.
-    settings = {"max_deliveries": 3 if fault == "poison" else 50, "plugin_timeout": 0.5, "release_delay": 0.1}
-    settings["release_max_delay"] = 0.5
-    if backend == "sqlite":
-        yield Experiment(Site(folder, **settings), size, seed)
-        return
-    with RedisServer(appendonly="yes", appendfsync="always") as server:
-        storage = folder / "storage.db" if backend == "redis+sqlite" else None
-        experiment = Experiment(Site(folder, server.url(), storage, **settings), size, seed)
-        experiment.server = server
+    settings: dict[str, object] = {
+        "max_deliveries": 3 if "poison" in faults else 60, "plugin_timeout": 0.5, "release_delay": 0.1,
+        "release_max_delay": 0.5,
+    }  # fmt: skip
+    experiment = Experiment(backend, size, seed)
+    with ExitStack() as stack:
+        place = folder
+        if "disk" in faults:
+            place = experiment.disk = stack.enter_context(small_disk(folder / "disk"))
+        experiment.file = place / "queue.db"
+        url, storage = f"sqlite:///{experiment.file}", None
+        if backend != "sqlite":
+            url = _redis(experiment, stack, settings, with_replica="promote" in faults)
+            storage = experiment.file if backend == "redis+sqlite" else None
+        experiment.site = Site(folder, url, storage, **settings)
+        stack.callback(experiment.site.close)
         yield experiment
+
+
+def _redis(
+    experiment: Experiment, stack: ExitStack, settings: dict[str, object], *, with_replica: bool
+) -> str:
+    def started(**options: str) -> RedisServer:
+        server = RedisServer(appendonly="yes", appendfsync="always", **options)
+        # Not `with server`: the one that is master at the end need not be the one that was made first.
+        stack.callback(server.__exit__)
+        server.start()
+        return server
+
+    experiment.server = started()
+    if with_replica:
+        experiment.replica = started(replicaof=f"127.0.0.1 {experiment.server.port}")
+        follows(experiment.replica)
+        if experiment.backend == "redis":
+            # Otherwise the storage is the truth, and what a failover takes from the broker is pushed again.
+            settings["durability"] = "replica"
+    experiment.network = stack.enter_context(Network(experiment.server.port))
+    return f"redis://127.0.0.1:{experiment.network.port}/0?socket_timeout=1"
+
+
+@contextmanager
+def small_disk(path: Path) -> Iterator[Path]:
+    """A small tmpfs. Needs the right to mount, which root has in most containers too.
+
+    Raises:
+        PermissionError: this user, or this machine, does not allow it.
+    """
+    path.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", str(path)], capture_output=True, text=True
+    )
+    if made.returncode:
+        raise PermissionError(f"no small disk can be mounted: {made.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def applicable(backend: str, name: str) -> dict[str, Fault]:
+    """The faults of a run, without those that this machine does not allow."""
+    faults = faults_for(backend, name)
+    if "disk" in faults and not _may_mount():
+        del faults["disk"]
+    return faults
+
+
+def _may_mount() -> bool:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with small_disk(Path(folder) / "disk"):
+                return True
+        except (PermissionError, FileNotFoundError):
+            return False
 
 
 def run(backend: str, size: Size, seed: int, fault: str, folder: Path) -> Report:
@@ -106,22 +219,18 @@ def run(backend: str, size: Size, seed: int, fault: str, folder: Path) -> Report
         fault: a name, `mixed` or `none`.
         folder: an empty directory.
     """
-    faults = faults_for(backend, fault)
+    faults = applicable(backend, fault)
     drawn = random.Random(seed)
-    with _opened(backend, folder, size, seed, fault) as experiment:
-        try:
-            observer = Observer(experiment.site)
-            with _watched(observer):
-                _rage(experiment, faults, drawn)
-                left = _calm(experiment)
-            report = asyncio.run(check(experiment.site, observer))
-        finally:
-            experiment.site.close()
+    with _opened(backend, folder, size, seed, faults) as experiment:
+        observer = Observer(experiment.site)
+        with _watched(observer):
+            _rage(experiment, faults, drawn)
+            left = _calm(experiment)
+        report = asyncio.run(
+            check(experiment.site, observer, spoilt=experiment.spoilt, sabotaged=experiment.sabotaged)
+        )
     report.left = left or report.left
-    report.over += experiment.late
-    report.lost = [
-        line for line in report.lost if not any(uuid in line.replace("-", "") for uuid in experiment.spoilt)
-    ]
+    report.over += experiment.broken
     if not faults and report.repeats:
         report.over.append(f"I6: {report.repeats} repeated runs without a fault")
     return report
@@ -148,25 +257,31 @@ def _watched(observer: Observer) -> Iterator[None]:
         thread.join()
 
 
-def _rage(experiment: Experiment, faults: dict, drawn: random.Random) -> None:
+def _rage(experiment: Experiment, faults: dict[str, Fault], drawn: random.Random) -> None:
     site = experiment.site
-    experiment.produce(0)
-    experiment.workers = [site.worker(*experiment.words) for _ in range(experiment.size.workers)]
+    count = experiment.size.faults if faults else 0
+    experiment.release(1 / (count + 1))
+    experiment.produce()
+    experiment.workers = [experiment.worker() for _ in range(experiment.size.workers)]
     wait_for("the first tasks run", lambda: len(site.lines("runs")) > 5)
-    for _ in range(experiment.size.faults if faults else 0):
+    for number in range(count):
         name = drawn.choice(sorted(faults))
+        experiment.release((number + 2) / (count + 1))
+        time.sleep(drawn.uniform(0.1, 0.5))
         site.noted("faults", name, time.time())
-        faults[name](experiment, drawn)
+        faults[name].act(experiment, drawn)
         experiment.revive()
-        time.sleep(drawn.uniform(0.1, 0.6))
 
 
 def _calm(experiment: Experiment) -> list[str]:
     site = experiment.site
     limit = 60 + experiment.size.tasks / 20
+    experiment.release(1)
 
     def produced() -> bool:
         experiment.revive()
+        if experiment.producer.poll() not in (0, None):
+            experiment.produce()
         return experiment.producer.poll() is not None
 
     wait_for("everything is acknowledged", produced, limit)
@@ -188,4 +303,4 @@ def _calm(experiment: Experiment) -> list[str]:
     return left
 
 
-__all__ = ["ALONE", "BACKENDS", "SIZES", "Experiment", "Size", "run"]
+__all__ = ["BACKENDS", "SIZES", "Experiment", "Size", "run"]

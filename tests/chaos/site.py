@@ -42,20 +42,20 @@ class Site:
             self.env["CHAOS_STORAGE"] = str(storage)
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, role: str, *words: str, **env: object) -> subprocess.Popen[bytes]:
+    def start(self, role: str, **env: object) -> subprocess.Popen[bytes]:
         """Starts a worker or a producer; `env` is added to its environment."""
         with (self.dir / f"{role}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.job", role, *words],
+                [sys.executable, "-m", "tests.chaos.job", role],
                 env={**self.env, **{name: str(value) for name, value in env.items()}},
                 cwd=ROOT, stdout=log, stderr=log,
             )  # fmt: skip
         self.processes.append(process)
         return process
 
-    def worker(self, *words: str, **env: object) -> subprocess.Popen[bytes]:
+    def worker(self, **env: object) -> subprocess.Popen[bytes]:
         """Starts a worker."""
-        return self.start("worker", *words, **env)
+        return self.start("worker", **env)
 
     def producer(self, tasks: int, seed: object, **env: object) -> subprocess.Popen[bytes]:
         """Starts a producer of so many tasks."""
@@ -67,6 +67,10 @@ class Site:
             process.send_signal(signal.SIGKILL)
             self.noted("kills", process.pid, time.time())
         process.wait()
+
+    def known_killed(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether its end is written down."""
+        return any(int(pid) == process.pid for pid, _ in self.lines("kills"))
 
     def noted(self, name: str, *words: object) -> None:
         """Adds a line to a witness file."""

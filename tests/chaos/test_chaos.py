@@ -8,35 +8,48 @@ from pathlib import Path
 import pytest
 
 from .__main__ import row
-from .run import BACKENDS, SIZES, Size, run
+from .faults import BACKENDS, FAULTS
+from .run import SIZES, Size, applicable, run
 
 SEED = random.SystemRandom().randrange(10**6)
+TINY = Size(150, 2, 2)
 
 
 def holds(backend: str, size: Size, fault: str, folder: Path) -> None:
     """Runs it; a failure names the command that repeats it."""
     report = run(backend, size, SEED, fault, folder)
-    again = f"python -m tests.chaos --backend {backend} --tasks {size.tasks} --faults {size.faults} --seed {SEED} --fault {fault}"  # noqa: E501
+    again = (
+        f"python -m tests.chaos --backend {backend} --tasks {size.tasks} --faults {size.faults} --seed {SEED} "
+        f"--fault {fault}"
+    )
     assert not report.failures, "\n".join([again, row(backend, fault, SEED, report), *report.failures[:20]])
-    assert report.acked == size.tasks or fault in ("block", "poison", "mixed")
+    assert report.acked >= size.tasks
+    assert report.faults == (size.faults if fault != "none" else 0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_is_lost_in_small(backend: str, tmp_path: Path) -> None:
-    holds(backend, SIZES["smoke"], "mixed", tmp_path)
+    holds(backend, TINY, "mixed", tmp_path)
 
 
 def test_nothing_runs_twice_without_a_fault(tmp_path: Path) -> None:
-    holds("sqlite", SIZES["smoke"], "none", tmp_path)
+    holds("sqlite", TINY, "none", tmp_path)
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_is_lost_in_large(backend: str, tmp_path: Path) -> None:
     holds(backend, SIZES["long"], "mixed", tmp_path)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("fault", ["corrupt", "failpoint", "kill", "pause", "poison", "sabotage"])
-def test_one_fault_alone(fault: str, tmp_path: Path) -> None:
-    holds("sqlite", Size(1500, 12, 2), fault, tmp_path)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("backend", "fault"),
+    [(backend, fault) for backend in BACKENDS for fault in FAULTS if backend in FAULTS[fault].backends],
+)
+def test_one_fault_alone(backend: str, fault: str, tmp_path: Path) -> None:
+    if fault not in applicable(backend, "all"):
+        pytest.skip("no small disk can be mounted here")
+    holds(backend, SIZES["alone"], fault, tmp_path)

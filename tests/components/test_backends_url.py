@@ -10,6 +10,7 @@ from qtasks import backends
 from qtasks.backends import Backend, backend_from_url
 from qtasks.components.memory import MemoryBroker
 from qtasks.components.sqlite import SQLiteBroker
+from qtasks.config import QueueConfig
 from qtasks.errors import ConfigError
 
 
@@ -53,6 +54,36 @@ def test_the_default_is_a_file():
 def test_a_wrong_url_is_explained(url, says):
     with pytest.raises(ConfigError, match=says):
         backend_from_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mongo://me:s3cr3t@host/db", "sqlite://me:s3cr3t@host", "sqlite:///a.db?password=s3cr3t", "me:s3cr3t@host",
+        "memory://me:s3cr3t@host", "redis:/me:s3cr3t@host", "redis://me:s3cr3t@host?no=1", "redis://:s3cr3t@a:x",
+    ],
+)  # fmt: skip
+def test_no_error_shows_a_password(url):
+    with pytest.raises(ConfigError) as caught:
+        backend_from_url(url)
+    assert "s3cr3t" not in f"{caught.value!r} {caught.value} {caught.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:s3cr3t@host:1/2", "redis://me:***@host:1/2"),
+        ("redis://:s3@cr:3t@host", "redis://:***@host"),
+        ("pg://host/db?sslpassword=s3cr3t&sslmode=require", "pg://host/db?sslpassword=***&sslmode=require"),
+        ("redis://host:6379/0?db=1", "redis://host:6379/0?db=1"),
+        ("sqlite:///a:b.db", "sqlite:///a:b.db"),
+    ],
+)
+def test_the_settings_show_no_password(url, shown):
+    config = QueueConfig(url=url)
+    assert f"url={shown!r}" in repr(config)
+    assert f"url={shown!r}" in str(config)
+    assert config.url == url
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_a_paused_worker_comes_back_and_its_result_is_rejected(place: Site) -> N
 
 
 def test_a_blocked_loop_loses_its_lease(place: Site) -> None:
-    add(place, "blocking", LEASE * 3)
+    add(place, "blocking", 60.0)
     old = place.worker()
     wait_for("it blocks", lambda: place.begun(old))
     place.worker()

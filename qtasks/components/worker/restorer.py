@@ -16,6 +16,7 @@ from qtasks.errors import FatalError, TransientError
 
 if TYPE_CHECKING:
     from qtasks.components.worker.worker import Worker
+    from qtasks.schemas import TaskRecord
 
 log = logging.getLogger("qtasks.worker")
 
@@ -116,6 +117,7 @@ class Restorer:
             known = await self._app.broker.contains_many([record.uuid for record in page.records])
             missing = [record for record, found in zip(page.records, known, strict=True) if not found]
             if missing:
+                missing = await self._still_open(missing)
                 await self._app.broker.push_many([push_item(record) for record in missing])
                 repaired += len(missing)
             if (cursor := page.cursor) is None:
@@ -125,3 +127,8 @@ class Restorer:
             log.warning("%d tasks were missing from the broker and are queued again", repaired)
             await self._app.broker.running_older_tasks(self._worker)
             self._worker.wake()
+
+    async def _still_open(self, records: list[TaskRecord]) -> list[TaskRecord]:
+        """Those of the records that are no longer in the broker because they have ended since are left alone."""
+        now = await self._app.storage.get_many([record.uuid for record in records])
+        return [record for record in now if record is not None and not record.status.terminal]
