@@ -139,6 +139,15 @@ class QueueTasks(Declares):
         """
         self.tasks.include(router)
         router.included(self)
+        if any("schedule" in declared.extra for declared in router.tasks.values()):
+            self.scheduled()
+
+    def scheduled(self) -> None:
+        """Registers the plugin `schedule`, unless it is there, or blocked by name."""
+        from qtasks.plugins.schedule import SchedulePlugin
+
+        if not self.pm.has("schedule") and not self.pm.pluggy.is_blocked("schedule"):
+            self.add_plugin(SchedulePlugin())
 
     def add_plugin(
         self, plugin: object, *, name: str | None = None, on_error: Literal["raise", "isolate"] | None = None,

@@ -146,6 +146,16 @@ class TaskOptions(TypedDict, total=False):
     extra: dict[str, Any]
 
 
+class ScheduleOptions(TypedDict, total=False):
+    """What a schedule may be told; `qtasks.plugins.schedule.Cron` says what each of them is."""
+
+    key: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    catch_up: Literal["skip", "one", "all"]
+    most: int
+
+
 class TaskFunction(Generic[P, R]):
     """A declared task. Calling it calls the function; `add_task` queues it.
 
@@ -252,6 +262,51 @@ class Declares:
             return self.tasks.add(kind(function, declaration, self))
 
         return decorate if func is None else decorate(func)
+
+    def cron(
+        self, expression: str, /, *, tz: str = "UTC", **options: Unpack[ScheduleOptions]
+    ) -> Callable[[Callable[P, R] | TaskFunction[P, R]], TaskFunction[P, R]]:
+        """Adds a task at the times of a cron expression: `@app.cron("*/5 * * * *")` over a function, or over
+        `@app.task(…)`. The plugin `schedule` does it.
+
+        Parameters:
+            expression: five fields, or six with seconds first.
+            tz: the IANA name of the time zone that it is read in.
+            options: the other fields of `qtasks.plugins.schedule.Cron`.
+
+        Raises:
+            TaskDeclarationError: the expression, the zone or an option is not valid.
+        """
+        from qtasks.plugins.schedule import Cron
+
+        return self._on_schedule(Cron(expression=expression, tz=tz, **options))
+
+    def every(
+        self, seconds: float, /, **options: Unpack[ScheduleOptions]
+    ) -> Callable[[Callable[P, R] | TaskFunction[P, R]], TaskFunction[P, R]]:
+        """As `cron`, at times that lie so many seconds apart, counted from 1970-01-01 UTC."""
+        from qtasks.plugins.schedule import Every
+
+        return self._on_schedule(Every(seconds=seconds, **options))
+
+    def _on_schedule(
+        self, schedule: Any
+    ) -> Callable[[Callable[P, R] | TaskFunction[P, R]], TaskFunction[P, R]]:
+        def decorate(function: Callable[P, R] | TaskFunction[P, R]) -> TaskFunction[P, R]:
+            task = function if isinstance(function, TaskFunction) else self.task(function)
+            earlier = task.declaration.extra.get("schedule", ())
+            if schedule.key in {each.key for each in earlier}:
+                raise TaskDeclarationError(
+                    f"task {task.name!r} has a schedule already: give each a key of its own (key={schedule.key!r})"
+                )
+            task.declaration.extra["schedule"] = (*earlier, schedule)
+            self.scheduled()
+            return task
+
+        return decorate
+
+    def scheduled(self) -> None:
+        """Called when a task has got a schedule."""
 
 
 class Router(Declares):
