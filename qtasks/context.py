@@ -51,6 +51,7 @@ class TaskContext:
         task_broker: the task as the worker holds it.
         available_at: when this run was due, Unix seconds: after a delay, a retry or a defer, later than the task's
             `created_at`.
+        extra: what callers and plugins attached to the task (JSON); to be read, not changed.
         state: a place for plugins to keep things for the time of this run.
     """
 
@@ -59,6 +60,7 @@ class TaskContext:
         "_resources",
         "app",
         "available_at",
+        "extra",
         "handle",
         "loop",
         "state",
@@ -73,8 +75,10 @@ class TaskContext:
         task_func: TaskExecSchema,
         task_broker: TaskPrioritySchema,
         available_at: float = 0.0,
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.available_at = available_at
+        self.extra: Mapping[str, Any] = {} if extra is None else extra
         self.app = app
         self.handle = handle
         self.task_func = task_func

@@ -158,12 +158,12 @@ class Run:
         )
         if replaced is not model:
             task_func = self._take(replaced)
-        await self._start_patch(replaced, task.extra)
+        extra = await self._start_patch(replaced, task.extra)
         task_func, task_broker = await app.pm.hook.worker_run_task_before(
             worker=worker, task_func=task_func, task_broker=self.task_broker
         )
         self.task_func, self.task_broker = task_func, task_broker
-        self._context = TaskContext(app, handle, task_func, task_broker, record.available_at)
+        self._context = TaskContext(app, handle, task_func, task_broker, record.available_at, extra)
         self._token = _current.set(self._context)
         self._args, self._kw = await app.task_executor.prepare(self.task_func, self.task_broker)
 
@@ -181,8 +181,11 @@ class Run:
         )  # fmt: skip
         return self._declared(model.task_name)
 
-    async def _start_patch(self, model: TaskStatusProcessSchema, seen_extra: dict[str, Any]) -> None:
-        """Fires `broker_update` and `storage_update` with the start; writes only what a plugin changed."""
+    async def _start_patch(
+        self, model: TaskStatusProcessSchema, seen_extra: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Fires `broker_update` and `storage_update` with the start; writes only what a plugin changed. Gives
+        `extra` as it then is."""
         uuid, record = self.slot.handle.uuid, self.slot.record
         patch = {
             "status": TaskStatusEnum.PROCESS, "started_at": model.started_at, "updated_at": model.updated_at,
@@ -198,6 +201,8 @@ class Run:
         if changes:
             await self.app.storage.update_many([Update(uuid, changes)])
             self.slot.record = replace(record, **changes)
+        extra: dict[str, Any] = kw.get("extra", model.extra)
+        return extra
 
     # --- The run ----------------------------------------------------------------------------
 
