@@ -96,3 +96,10 @@ def read(folder: Path) -> Marks:
         return Marks(0, 0.0, 0.0, 0.0, 0)
     counts, firsts, lasts, cpu = zip(*rows, strict=True)
     return Marks(int(sum(counts)), min(firsts), max(lasts), sum(cpu), len(rows))
+
+
+def reset(folder: Path) -> None:
+    """Begins to count anew in processes that are stopped meanwhile (they write through their mapping)."""
+    for path in folder.glob("*.marks"):
+        with path.open("r+b") as file:
+            file.write(bytes(_LAYOUT.size))

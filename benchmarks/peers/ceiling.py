@@ -62,24 +62,27 @@ async def settle_args(entry: bytes, record: bytes) -> tuple[bytes, bytes]:
     changes = {
         "status": "success", "updated_at": now, "finished_at": now, "expires_at": now + TTL, "returning": result
     }  # fmt: skip
-    head = wire._SETTLE.pack(
-        uuid, epoch, b"s", 0, now + TTL, -1.0, -1.0, -1.0, -1.0, 0, 0, 0.0, 0, 0.0
-    )  # fmt: skip
+    head = wire._SETTLE.pack(uuid, epoch, b"s", 0, now + TTL, 0, 0)
     return head + OWNER.encode(), to_json(changes)
 
 
-async def drain(link: RedisLink) -> None:
-    """Claims a batch, runs it, settles it, and claims the next."""
+async def drain_batch(link: RedisLink) -> int:
+    """Claims a batch, runs it and settles it; gives how many it had."""
     claim = [b"%d" % BATCH, OWNER.encode(), b"600.0", b"", b"600.0"]
-    while True:
-        _, _, *found = await link.run("claim_start", claim, QUEUES)
-        if not found:
-            await asyncio.sleep(0.01)
-            continue
+    _, _, *found = await link.run("claim_start", claim, QUEUES)
+    if found:
         args: list[bytes] = []
         for i in range(0, len(found), 2):
             args += await settle_args(found[i], found[i + 1])
         await link.run("settle_ack", args, QUEUES)
+    return len(found) // 2
+
+
+async def drain(link: RedisLink) -> None:
+    """One batch after the other."""
+    while True:
+        if not await drain_batch(link):
+            await asyncio.sleep(0.01)
 
 
 async def work() -> dict[str, Any]:
@@ -95,7 +98,7 @@ async def work() -> dict[str, Any]:
 def addition(task: str, args: tuple[Any, ...]) -> tuple[UUID, bytes, bytes]:
     """A new task: its uuid, and what adds it."""
     uuid, now = uuid4(), time.time()
-    body = to_json([task, "default", 0, now, args, {}, {}])
+    body = to_json([task, "default", 0, now, args, {}, {"retry": 0}])
     digest = uuid.hex.encode()
     part = records._PART.pack(now, len(digest)) + digest + records._SHORT.pack(0) + body
     return uuid, wire._ADD.pack(uuid.bytes, 0, 0, 0.0), part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from huey import Huey, RedisHuey, SqliteHuey
@@ -10,6 +11,8 @@ from huey import Huey, RedisHuey, SqliteHuey
 from benchmarks.marks import tick
 from benchmarks.peers.common import EMPTY, OPTIONS, URL, SyncPeer, main
 
+POLL = 0.001
+"""Seconds between two looks for a result on SQLite, and of its consumer for a task."""
 ON_SQLITE = URL.startswith("sqlite:///")
 
 
@@ -49,7 +52,13 @@ class HueyPeer(SyncPeer):
         return str(TASKS[task](*args).id)
 
     def call(self, task: str, *args: Any) -> Any:
-        return TASKS[task](*args).get(blocking=True, timeout=30)
+        result = TASKS[task](*args)
+        if not ON_SQLITE:
+            return result.get(blocking=True, timeout=30)
+        # On SQLite its own wait looks again after 50 ms at the earliest.
+        while (got := result.get(preserve=True)) is None:
+            time.sleep(POLL)
+        return got
 
     def stored(self, task_id: str) -> Any:
         return huey.result(task_id, preserve=True)
@@ -58,7 +67,7 @@ class HueyPeer(SyncPeer):
         threads = "1" if ON_SQLITE else "2"
         return [
             sys.executable, "-m", "huey.bin.huey_consumer", "benchmarks.peers.huey.huey", "--worker-type", "thread",
-            "--workers", threads, "--no-periodic", "--quiet", "--delay", "0.001", "--max-delay", "0.001",
+            "--workers", threads, "--no-periodic", "--quiet", "--delay", str(POLL), "--max-delay", str(POLL),
         ]  # fmt: skip
 
 

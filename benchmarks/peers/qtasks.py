@@ -10,6 +10,7 @@ from benchmarks.marks import tick
 from benchmarks.peers.common import EMPTY, OPTIONS, URL, Peer, main
 from qtasks import QueueConfig, QueueTasks, TaskRequest, hookimpl
 
+QUEUE: str = OPTIONS.get("queue", "default")
 app = QueueTasks("bench", URL, config=QueueConfig(**OPTIONS.get("config", {})))
 
 
@@ -69,26 +70,27 @@ class QTasks(Peer):
         await app.close()
 
     async def add(self, task: str, *args: Any) -> str:
-        return str((await app.add_task(task, args=args)).uuid)
+        return str((await app.add_task(task, args=args, queue=QUEUE)).uuid)
 
     async def add_many(self, task: str, args: tuple[Any, ...], count: int) -> list[str]:
         ids: list[str] = []
         for begin in range(0, count, 1000):
-            requests = [TaskRequest(task_name=task, args=args) for _ in range(min(1000, count - begin))]
+            requests = [
+                TaskRequest(task_name=task, args=args, queue=QUEUE) for _ in range(min(1000, count - begin))
+            ]
             ids += [str(each.uuid) for each in await app.add_tasks(requests)]
         return ids
 
     async def call(self, task: str, *args: Any) -> Any:
-        return (await (await app.add_task(task, args=args)).wait_result(30)).returning
+        return (await (await app.add_task(task, args=args, queue=QUEUE)).wait_result(30)).returning
 
     async def stored(self, task_id: str) -> Any:
         task = await app.get(UUID(task_id))
         return None if task is None else task.returning
 
     def worker(self) -> list[str]:
-        return [
-            sys.executable, "-m", "qtasks", "-A", "benchmarks.peers.qtasks:app", "run", "--log-level", "warning"
-        ]  # fmt: skip
+        command = [sys.executable, "-m", "qtasks", "-A", "benchmarks.peers.qtasks:app", "run"]
+        return [*command, "--queues", QUEUE, "--log-level", "warning"]
 
 
 if __name__ == "__main__":

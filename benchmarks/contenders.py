@@ -1,0 +1,58 @@
+"""Who takes part, and what is known of each that a figure does not say."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+from benchmarks.environments import python_of
+
+AT_LEAST, AT_MOST = "at least once", "at most once"
+
+
+class Entry(NamedTuple):
+    """One contender.
+
+    Attributes:
+        name: in tables.
+        module: in `benchmarks.peers`.
+        store: `redis` or `sqlite`.
+        delivery: what becomes of a task whose worker dies, in the settings measured here.
+        record: whether a waiting task can be looked up by its id.
+        asynchronous: whether its client and its tasks are coroutines; a plain function is then another workload.
+        requirements: of its environment; `None` is the environment of the benchmark itself.
+    """
+
+    name: str
+    module: str
+    store: str = "redis"
+    delivery: str = AT_LEAST
+    record: bool = False
+    asynchronous: bool = False
+    requirements: str | None = None
+
+    def python(self, *, renew: bool = False) -> str:
+        """Its interpreter."""
+        return sys.executable if self.requirements is None else python_of(self.requirements, renew=renew)
+
+
+OURS = Entry("qtasks", "qtasks", record=True, asynchronous=True)
+OURS_SQLITE = Entry("qtasks, SQLite", "qtasks", store="sqlite", record=True, asynchronous=True)
+CEILING = Entry("ceiling", "ceiling", record=True)
+PEERS = (
+    Entry("saq", "saq", record=True, asynchronous=True, requirements="saq"),
+    Entry("arq", "arq", record=True, asynchronous=True, requirements="arq"),
+    Entry("taskiq", "taskiq", asynchronous=True, requirements="taskiq"),
+    Entry("streaq", "streaq", record=True, asynchronous=True, requirements="streaq"),
+    Entry("dramatiq", "dramatiq", record=True, requirements="dramatiq"),
+    Entry("celery", "celery", delivery=AT_MOST, requirements="celery"),
+    Entry("huey", "huey", delivery=AT_MOST, requirements="huey"),
+)
+HUEY_SQLITE = Entry("huey, SQLite", "huey", store="sqlite", delivery=AT_MOST, requirements="huey")
+ALL = (OURS, CEILING, *PEERS, OURS_SQLITE, HUEY_SQLITE)
+
+
+def with_plugins(number: int, *, replace: bool = False) -> tuple[Entry, dict[str, Any]]:
+    """qtasks with this many async plugins on a trigger that every task fires, and its options."""
+    word = "replacing" if replace else "reading"
+    return OURS._replace(name=f"qtasks, {number} {word}"), {"plugins": number, "replace": replace}

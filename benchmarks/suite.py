@@ -1,0 +1,214 @@
+"""The run: every workload with every contender, interleaved, repeated, saved as it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import backlog, chain
+from benchmarks.contender import Contender, ContenderError
+from benchmarks.contenders import ALL, CEILING, OURS, OURS_SQLITE, PEERS, Entry, with_plugins
+from benchmarks.session import Plan, fresh, measure
+from tests.support.redis_server import RedisServer
+
+TRIES = 2
+"""Attempts at one session; a second failure is written down and the run goes on."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long it takes.
+
+    Parameters:
+        repeat: repetitions of each session.
+        plan: what a session measures, but for its task and its workers.
+        backlogs: numbers of waiting tasks as the backlog grows.
+        workloads: which are measured with the peers too; qtasks itself is measured in all.
+    """
+
+    repeat: int
+    plan: Plan
+    backlogs: tuple[int, ...]
+    workloads: tuple[str, ...] = ("base", "payload", "sync", "two")
+
+
+FULL = Size(3, Plan(limit=12.0), (1_000, 10_000, 100_000, 1_000_000))
+QUICK = Size(
+    1, Plan(tasks=8_000, one=1_000, crowd=2_000, trips=100, limit=4.0), (1_000, 10_000, 100_000), ("base",)
+)
+
+
+@dataclass
+class Session:
+    """What one session gave, or why it gave nothing."""
+
+    workload: str
+    contender: str
+    repetition: int
+    figures: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+def workloads(plan: Plan, peers: tuple[Entry, ...], chosen: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Each workload: its sessions as (contender, options, plan), in the order of the first repetition."""
+    everyone = [entry for entry in ALL if entry not in PEERS or entry in peers]
+    ours = [OURS, CEILING, OURS_SQLITE]
+
+    def those(workload: str, entries: list[Entry]) -> list[Entry]:
+        return entries if workload in chosen else [entry for entry in entries if entry in ours]
+
+    payload = replace(plan, task="echo", trips=0)
+    sync = replace(plan, task="empty_sync", trips=0)
+    two = replace(plan, workers=2, trips=0)
+    plugged = [with_plugins(n) for n in (1, 3, 10)] + [with_plugins(3, replace=True)]
+    return {
+        "base": [(entry, {}, plan) for entry in those("base", everyone)],
+        "payload": [(entry, {}, payload) for entry in those("payload", everyone)],
+        "sync": [(entry, {}, sync) for entry in those("sync", everyone) if entry.asynchronous],
+        "plugins": [(OURS, {}, replace(plan, trips=0))]
+        + [(entry, options, replace(plan, trips=0)) for entry, options in plugged],
+        # One more process of qtasks beside one of its own: on SQLite, too.
+        "two": [(entry, {}, two) for entry in those("two", everyone)],
+    }
+
+
+class Run:
+    """One run of the benchmark.
+
+    Parameters:
+        size: how long it takes.
+        peers: the peers that take part.
+        path: where the raw figures are saved, after each session.
+    """
+
+    def __init__(self, size: Size, peers: tuple[Entry, ...], path: Path) -> None:
+        self.size = size
+        self.peers = peers
+        self.path = path
+        self.sessions: list[Session] = []
+        self.found: dict[str, Any] = {"began": now(), "size": asdict(size), "machine": machine()}
+
+    def __call__(self) -> dict[str, Any]:
+        """Measures everything; gives what was saved."""
+        self.found["versions"] = self._versions()
+        for repetition in range(self.size.repeat):
+            for session in self._repetition(repetition):
+                self.sessions.append(session)
+                self.save()
+                tell(session)
+        self.found["chain"] = chain.measure_all()
+        self.save()
+        self.found["backlog"] = backlog.measure_all(self.size.backlogs)
+        self.found["ended"] = now()
+        self.save()
+        return self.found
+
+    def _versions(self) -> dict[str, dict[str, str]]:
+        found = {}
+        for entry in (OURS, *self.peers):
+            with Contender(entry.module, entry.python(), "redis://unused") as contender:
+                found[entry.name] = contender.client("versions")
+        return found
+
+    def _repetition(self, repetition: int) -> Iterator[Session]:
+        for workload, sessions in workloads(self.size.plan, self.peers, self.size.workloads).items():
+            # Another order each time, so that nobody always comes after the same one.
+            turn = repetition * 3 % len(sessions)
+            for entry, options, plan in sessions[turn:] + sessions[:turn]:
+                if entry is CEILING:
+                    plan = replace(plan, trips=0)
+                yield attempt(Session(workload, entry.name, repetition), entry, options, plan)
+
+    def save(self) -> None:
+        """Writes what is known so far."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole = {**self.found, "sessions": [asdict(session) for session in self.sessions]}
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(whole, indent=1))
+        part.replace(self.path)
+        self.found["sessions"] = whole["sessions"]
+
+
+def attempt(session: Session, entry: Entry, options: dict[str, Any], plan: Plan) -> Session:
+    """Measures one session; a failure is repeated once, then written down."""
+    for _ in range(TRIES):
+        try:
+            with (
+                fresh(entry.store) as store,
+                Contender(entry.module, entry.python(), store.url, options) as contender,
+            ):
+                session.figures = measure(contender, store, plan)
+                session.error = None
+                return session
+        except (ContenderError, subprocess.TimeoutExpired) as error:
+            session.error = str(error)
+    return session
+
+
+def tell(session: Session) -> None:
+    """One line as the run goes on."""
+    figures = session.figures
+    shown = [
+        f"{name} {figures[key] * unit:,.{digits}f}"
+        for name, key, unit, digits in (
+            ("one", "add_one", 1, 0), ("crowd", "add_crowd", 1, 0), ("bulk", "add_bulk", 1, 0),
+            ("drain", "drain", 1, 0), ("p50", "p50", 1e3, 2), ("p99", "p99", 1e3, 2), ("MB", "resident", 1e-6, 0),
+            ("bytes", "waiting_bytes", 1, 0),
+        )
+        if key in figures
+    ]  # fmt: skip
+    what = session.error.splitlines()[-1][:200] if session.error else ", ".join(shown)
+    print(f"{session.repetition + 1} {session.workload:<8} {session.contender:<20} {what}", flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    with RedisServer() as server, server.client() as client:
+        info = client.info("server")
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {
+        "cpu": model, "cores": os.cpu_count(), "load_before": os.getloadavg()[0],
+        "system": f"{platform.system()} {platform.release()}", "architecture": platform.machine(),
+        "python": f"{sys.implementation.name} {platform.python_version()}",
+        "server": f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}",
+    }  # fmt: skip
+
+
+def now() -> str:
+    """The time."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def medians(found: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """By workload and contender, the median of each figure over the repetitions."""
+    rows: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for session in found["sessions"]:
+        for name, value in session["figures"].items():
+            of = rows.setdefault(session["workload"], {}).setdefault(session["contender"], {})
+            of.setdefault(name, []).append(value)
+    return {
+        workload: {
+            contender: {name: statistics.median(values) for name, values in figures.items()}
+            for contender, figures in contenders.items()
+        }
+        for workload, contenders in rows.items()
+    }
+
+
+def default_path() -> Path:
+    """Where raw figures go unless somebody says otherwise."""
+    return Path("build") / "benchmarks" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"

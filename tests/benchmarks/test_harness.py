@@ -1,0 +1,162 @@
+"""The benchmark still measures: one session of qtasks, the ceiling by hand, and goals and report from given figures.
+
+The peers are left out: they need environments of their own (`python -m benchmarks`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import marks, report
+from benchmarks.contender import Contender
+from benchmarks.contenders import ALL, CEILING, OURS, OURS_SQLITE
+from benchmarks.goals import goals
+from benchmarks.session import Plan, fresh, measure
+from tests.support.redis_server import RedisServer
+
+
+@pytest.mark.parametrize(
+    ("store", "first", "trips"),
+    [
+        pytest.param("redis", 0, 0, id="short"),
+        pytest.param("redis", 5, 3, id="redis", marks=pytest.mark.nightly),
+        pytest.param("sqlite", 5, 3, id="sqlite", marks=pytest.mark.nightly),
+    ],
+)
+def test_a_session_executes_and_stores_everything(store: str, first: int, trips: int) -> None:
+    plan = Plan(tasks=120, one=5, crowd=20, first=first, trips=trips)
+    with fresh(store) as made, Contender("qtasks", sys.executable, made.url, {"plugins": 1}) as contender:
+        figures = measure(contender, made, plan)
+    assert (figures["executed"], figures["stored"], figures["processes"]) == (120, 1.0, 1)
+    assert figures["resident"] > 10e6
+    assert ("waiting_bytes" in figures) == (store == "redis")
+    assert ("p99" in figures) == bool(trips)
+    assert not contender.folder.exists()
+
+
+@pytest.fixture
+def ceiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    with RedisServer(appendonly="no") as server:
+        monkeypatch.setenv(marks.FOLDER, str(tmp_path))
+        monkeypatch.setattr(marks, "_record", marks._first)
+        from benchmarks.peers import ceiling as module
+
+        monkeypatch.setattr(module, "URL", server.url(0))
+        yield module
+
+
+async def test_the_ceiling_speaks_the_protocol_of_today(ceiling: Any, tmp_path: Path) -> None:
+    client = ceiling.Ceiling()
+    await client.open()
+    try:
+        ids = [await client.add("empty"), *await client.add_many("echo", ("text",), 3)]
+        assert await ceiling.drain_batch(client.link) == 4
+        assert await ceiling.drain_batch(client.link) == 0
+        assert [await client.stored(each) for each in ids] == [1, "text", "text", "text"]
+    finally:
+        await client.close()
+    assert marks.read(tmp_path).count == 4
+    marks.reset(tmp_path)
+    assert marks.read(tmp_path).count == 0
+
+
+FIGURES = {
+    "add_one": 100.0, "add_crowd": 100.0, "drain": 100.0, "p50": 0.004, "p99": 0.008, "resident": 60e6,
+    "waiting_bytes": 400.0, "processes": 1.0, "worker_cpu": 1e-4, "server_cpu": 1e-4,
+}  # fmt: skip
+
+
+def run_with(**ours: float) -> dict[str, Any]:
+    """The raw figures of a run in which qtasks differs from all others, who are alike."""
+    sessions = []
+    for workload in ("base", "two", "plugins"):
+        for entry in ALL:
+            own = entry in (OURS, OURS_SQLITE)
+            figures = {**FIGURES, **(ours if own else {})}
+            # Three repetitions: the median must not see the outlier.
+            for number, factor in enumerate((1.0, 1.0, 1000.0)):
+                changed = {**figures, "drain": figures["drain"] * factor}
+                sessions.append({
+                    "workload": workload, "contender": entry.name, "repetition": number, "figures": changed,
+                    "error": None,
+                })  # fmt: skip
+    three: dict[str, Any] = {
+        "workload": "plugins",
+        "contender": "qtasks, 3 reading",
+        "repetition": 0,
+        "error": None,
+    }
+    sessions.append({**three, "figures": {"drain": 0.8 * ours.get("drain", 100.0)}})
+    point = {"p50": 0.001, "p99": 0.002, "memory": [(n, 40_000_000) for n in range(20)]}
+    rates = dict.fromkeys(("add_one", "add_crowd", "add_bulk", "drain"), 100.0)
+    return {
+        "began": "2000-01-01", "size": {"plan": {"tasks": 10}, "repeat": 3}, "sessions": sessions,
+        "machine": {"cores": 2, "cpu": "cpu", "system": "os", "python": "py", "server": "redis"},
+        "versions": {"qtasks": {"qtasks": "1", "redis": "2"}},
+        "chain": {
+            "0 def": {"qtasks": 100.0, "pluggy": 1000.0}, "3 async def": {"qtasks": 500.0, "pluggy, awaited": 1000.0}
+        },
+        "backlog": [{**point, **rates, "waiting": 1_000}, {**point, **rates, "drain": 79.0, "waiting": 1_000_000}],
+    }  # fmt: skip
+
+
+def test_goals_are_reached_or_not_by_the_medians_of_one_run() -> None:
+    fast = run_with(
+        add_one=140.0, add_crowd=400.0, add_bulk=400.0, drain=1000.0, p50=0.002, p99=0.0056, resident=50e6,
+        waiting_bytes=500.0,
+    )  # fmt: skip
+    failed = [goal.what for goal in goals(fast) if not goal.passed]
+    assert [what.partition(":")[0] for what in failed] == [
+        "drain by two worker processes, one",  # both alike
+        "worst rate at 10^6 waiting tasks, that at 10^3",  # 79 of 100
+    ]
+    slow = run_with(
+        add_one=139.0, add_crowd=399.0, add_bulk=399.0, drain=599.0, p50=0.0051, p99=0.0057, resident=51e6,
+        waiting_bytes=501.0,
+    )  # fmt: skip
+    reached = [goal.what.partition(":")[0] for goal in goals(slow) if goal.passed]
+    assert reached == [
+        "drain on Redis, protocol by hand", "drain with 3 async plugins on a trigger of every task, without",
+        "trigger without a plugin, ns, plain pluggy", "chain of 3 async plugins, ns, pluggy awaited",
+        reached[-1],
+    ]  # fmt: skip
+    assert reached[-1].startswith("its memory over 10^6 tasks")
+
+
+def test_what_was_not_measured_is_neither_reached_nor_missed() -> None:
+    for goal in goals({"sessions": [], "chain": {}, "backlog": []}):
+        assert (goal.passed, goal.measured) == (None, "not measured")
+
+
+def test_the_report_goes_between_the_marks_of_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.write_into(page, report.markdown(run_with(drain=1000.0)))
+    text = page.read_text()
+    assert text.startswith(f"before\n{report.BEGIN}\n\n2000-01-01")
+    assert text.endswith(f"{report.END}\nafter\n")
+    assert "old" not in text
+    dash = report.number(None)
+    assert f"| **qtasks** | 100 | 100 | {dash} | 1,000 | 4.00 / 8.00 | 60 (1) | 400 |" in text
+    assert f"| {CEILING.name} |" in text
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="no lines"):
+        report.write_into(page, "text")
+
+
+def test_the_chain_is_measured_against_its_yardsticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import chain
+
+    monkeypatch.setattr(chain, "CALLS", 3)
+    monkeypatch.setattr(chain, "ROUNDS", 1)
+    figures = asyncio.run(chain.table())
+    assert list(figures) == [f"{n} {kind}" for kind in ("def", "async def") for n in (0, 1, 3, 10)]
+    assert set(figures["3 def"]) == {"qtasks", "pluggy", "pluggy, awaited", "by hand"}
+    assert set(figures["3 async def"]) == {"qtasks", "pluggy, awaited", "by hand"}
+    assert all(value > 0 for row in figures.values() for value in row.values())
