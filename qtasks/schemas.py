@@ -165,6 +165,7 @@ class TaskStatusErrorSchema(TaskStatusSchema):
         traceback: what went wrong.
         retry_in: seconds until it is run again; `None` leaves it failed. It is read after
             `worker_task_error_retry` only.
+        then: tasks that are added in the step that writes this, when the task has failed for good.
         started_at, finished_at: Unix seconds.
     """
 
@@ -173,18 +174,26 @@ class TaskStatusErrorSchema(TaskStatusSchema):
     status: Literal[TaskStatusEnum.ERROR] = TaskStatusEnum.ERROR
     traceback: str = ""
     retry_in: Annotated[float, Field(ge=0, le=DELAY_MAX)] | None = None
+    then: tuple[TaskRequest, ...] = ()
     started_at: Seconds = 0.0
     finished_at: Seconds = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
 class TaskStatusCancelSchema(TaskStatusSchema):
-    """A task that was cancelled, by a client or by a plugin's veto."""
+    """A task that was cancelled, by a client while it ran, or by a plugin's veto.
+
+    Attributes:
+        cancel_reason: why.
+        then: tasks that are added in the step that writes this.
+        started_at, finished_at: Unix seconds.
+    """
 
     __pydantic_config__ = _CHECKED
 
     status: Literal[TaskStatusEnum.CANCEL] = TaskStatusEnum.CANCEL
     cancel_reason: str = ""
+    then: tuple[TaskRequest, ...] = ()
     started_at: Seconds = 0.0
     finished_at: Seconds = 0.0
 

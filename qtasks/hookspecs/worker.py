@@ -260,8 +260,8 @@ def worker_remove_finished_task(
 
     Fires:
         In the task's slot when it has ended for good, before `broker_remove_finished_task` and before
-        the result is written. Not for a retry, a defer or a release. The `then` of a Success schema
-        adds tasks in the same step.
+        the result is written. Not for a retry, a defer or a release. The `then` of the model adds tasks
+        in the same step.
 
     Parameters:
         worker: the worker.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from qtasks import Router
+from qtasks.plugins.chain import ChainPlugin
 from qtasks.plugins.limits import Limit, LimitsPlugin
 from qtasks.plugins.schedule import Every, SchedulePlugin
 from qtasks.plugins.states import StatesPlugin
@@ -15,6 +16,7 @@ from qtasks.plugins.unique import Unique, UniquePlugin
 from qtasks.testing import check_plugin
 
 DECLARED: list[tuple[Callable[[], object], dict[str, Any]]] = [
+    (ChainPlugin, {}),
     (LimitsPlugin, {"limits": Limit(concurrency=2, rate=1000)}),
     (SchedulePlugin, {"schedule": Every(seconds=3600)}),
     (StatesPlugin, {}),

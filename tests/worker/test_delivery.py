@@ -383,6 +383,42 @@ async def test_a_follow_up_that_is_refused_ends_the_task_in_error(app: QueueTask
         assert (await app.storage.counts())["new"] == 0
 
 
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_task_that_ends_badly_has_follow_ups_too(app: QueueTasks, refused: bool) -> None:
+    """Where one is refused, the end of the task is what it was."""
+    uuids = {"error": uuid4(), "cancel": uuid4()}
+
+    @app.task(name="fails")
+    async def fails(how: str) -> None:
+        raise ValueError("the cause") if how == "error" else TaskCancelError("the cause")
+
+    recording(app, "second")
+
+    class Cleans:
+        @hookimpl
+        def worker_remove_finished_task(self, model: Any) -> Any:
+            if model.task_name == "fails":
+                status = model.status.value
+                args = (object(),) if refused else (status,)
+                return {
+                    "model": replace(
+                        model, then=(TaskRequest(task_name="second", args=args, uuid=uuids[status]),)
+                    )
+                }
+            return None
+
+    app.add_plugin(Cleans())
+    async with alive(app):
+        for how, uuid in uuids.items():
+            record = await ended(app, (await app.add_task("fails", args=(how,))).uuid)
+            assert record.status.value == how
+            assert "the cause" in (record.traceback or record.cancel_reason or "")
+            if refused:
+                assert await stored(app, uuid) is None
+            else:
+                assert (await ended(app, uuid)).returning == how
+
+
 # --- Dead letters -------------------------------------------------------------------------------
 
 

@@ -124,9 +124,9 @@ def terminal_settle(
         changes["traceback"] = cut(model.traceback, config.max_traceback)
         if dead:
             changes["dead"] = True
-        return Settle(handle, Outcome.ERROR, changes)
+        return Settle(handle, Outcome.ERROR, changes, then)
     changes["cancel_reason"] = cut(model.cancel_reason, config.max_traceback)
-    return Settle(handle, Outcome.CANCEL, changes)
+    return Settle(handle, Outcome.CANCEL, changes, then)
 
 
 def unwritable_settle(settle: Settle, trace: str, now: float, config: QueueConfig) -> Settle:

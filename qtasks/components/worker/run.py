@@ -382,13 +382,14 @@ class Run:
             model = await app.broker.remove_finished_task(task_broker, model)
             if isinstance(model, TaskStatusSuccessSchema):
                 returning = stored_result(model.returning, app.config)
-                then = await self._follow_ups(model)
+            then = await self._follow_ups(model)
         except (PluginError, EncodeError, PayloadTooLargeError) as error:
             # Neither the unreplaced result nor what a plugin says of it may be written: the plugin that
             # encrypts it may be the one that failed.
             log.error("task %s ends in ERROR: %s", handle.uuid, one_line(error))
-            model = error_model(record, finish_failure(error), app.clock(), failed=False)
-            dead, then = True, ()
+            if isinstance(model, TaskStatusSuccessSchema) or not isinstance(error, FollowUpError):
+                model = error_model(record, finish_failure(error), app.clock(), failed=False)
+                dead = True
         dead = dead and isinstance(model, TaskStatusErrorSchema)
         settle = terminal_settle(handle, record, model, app.config, dead=dead, returning=returning, then=then)
         hit("worker.before_settle")
@@ -411,8 +412,8 @@ class Run:
                 updated_at=record.updated_at,
             )  # fmt: skip
 
-    async def _follow_ups(self, model: TaskStatusSuccessSchema) -> tuple[TaskRecord, ...]:
-        """Takes `then` through the producer triggers; a follow-up that is refused ends the task in ERROR."""
+    async def _follow_ups(self, model: TaskStatusTerminalSchema) -> tuple[TaskRecord, ...]:
+        """Takes `then` through the producer triggers; one that is refused ends the task in ERROR."""
         records = []
         for request in model.then:
             try:
