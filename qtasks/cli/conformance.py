@@ -30,6 +30,11 @@ SUITES = {
     "storage": ("StorageSuite", ("Storage",)),
     "config": ("GlobalConfigSuite", ("GlobalConfig",)),
     "pairing": ("PairingSuite", ("Broker", "Storage")),
+    "worker": ("WorkerSuite", ("Worker",)),
+    "executor": ("TaskExecutorSuite", ("TaskExecutor",)),
+    "starter": ("StarterSuite", ("Starter",)),
+    "stats": ("StatsSuite", ("Stats",)),
+    "app": ("ApplicationSuite", ("QueueTasks",)),
 }
 """By kind: the suite in `qtasks.testing`, and the contracts in `qtasks` of what a factory gives."""
 
@@ -83,7 +88,7 @@ def conformance(
             if job.stores is not None:
                 asyncio.run(job.stores.probe())
             else:
-                asyncio.run(_probe(job))
+                asyncio.run(_probe(job, suites[job.kind]))
         reports = [_run(job, suites[job.kind], only or [], show_traceback) for job in jobs]
         if as_json:
             show_json([report.to_dict() for report in reports])
@@ -165,20 +170,18 @@ def _factory(spec: str) -> Callable[..., Any]:
     return factory
 
 
-async def _probe(job: Job) -> None:
+async def _probe(job: Job, suite: type[Suite]) -> None:
     """What a function of the user's gives, looked at once before everything falls short because of it."""
     import qtasks
 
     if job.kind in PARTS:
-        try:
-            inspect.signature(job.factory).bind(like=None)
-        except (TypeError, ValueError):
-            raise CommandError(
-                "the function must take like=None: make_component(like=other) gives a component over the store of "
-                "the other one",
-                Code.USAGE,
-            ) from None
-    made = job.factory()
+        _must_take(
+            job.factory, {"like": None},
+            "like=None: make_component(like=other) gives a component over the store of the other one",
+        )  # fmt: skip
+    elif job.kind == "app":
+        _must_take(job.factory, {"config": None}, "config, the settings of the application")
+    made = suite().specimen(job.factory)
     made = await made if inspect.isawaitable(made) else made
     parts = made if isinstance(made, tuple) else (made,)
     names = SUITES[job.kind][1]
@@ -186,6 +189,13 @@ async def _probe(job: Job) -> None:
     if len(parts) != len(contracts) or not all(map(isinstance, parts, contracts)):
         given = ", ".join(type(part).__name__ for part in parts)
         raise CommandError(f"the function gives {given}, not a qtasks.{', qtasks.'.join(names)}", Code.USAGE)
+
+
+def _must_take(factory: Callable[..., Any], given: dict[str, Any], told: str) -> None:
+    try:
+        inspect.signature(factory).bind(**given)
+    except (TypeError, ValueError):
+        raise CommandError(f"the function must take {told}", Code.USAGE) from None
 
 
 # --- Running it -------------------------------------------------------------------------------------

@@ -164,8 +164,16 @@ class Suite:
     @pytest_asyncio.fixture
     async def bench(self, make_component: Factory) -> AsyncIterator[Bench[Any]]:
         """A fresh workbench for one check."""
-        async with Bench[Any](make_component, self.capabilities) as bench:
+        async with self.workbench(make_component) as bench:
             yield bench
+
+    def workbench(self, factory: Factory) -> Bench[Any]:
+        """What its checks work at."""
+        return Bench(factory, self.capabilities)
+
+    def specimen(self, factory: Factory) -> Any:
+        """One component (or an awaitable of it), to see what it is and declares."""
+        return factory()
 
     def admit(self, described: Check, *given: Any) -> None:
         """Skips the check if it does not apply to this component."""
@@ -236,5 +244,5 @@ async def run_check(suite: type[Suite], id: str, factory: Factory) -> None:  # n
     if not inspect.iscoroutinefunction(method):
         await asyncio.to_thread(method, factory)  # it has an event loop of its own
         return
-    async with Bench[Any](factory, suite.capabilities) as bench:
+    async with suite().workbench(factory) as bench:
         await method(bench)

@@ -126,7 +126,7 @@ def run_suite(
     checks = suite.checks()
     if unknown := set(only) - {each.id for each in checks}:
         raise LookupError(f"{suite.__name__} has no check {', '.join(sorted(unknown))}")
-    component, capabilities = asyncio.run(_look_at(factory))
+    component, capabilities = asyncio.run(_look_at(suite().specimen(factory)))
     results = []
     with _undisturbed():
         for described in checks:
@@ -143,12 +143,9 @@ def run_suite(
     return Report(suite.__name__, component, capabilities, tuple(results))
 
 
-async def _look_at(factory: Factory) -> tuple[str, Capabilities | None]:
-    made = factory()
+async def _look_at(made: Any) -> tuple[str, Capabilities | None]:
     parts = parts_of(await made if inspect.isawaitable(made) else made)
-    declared = [
-        each for part in parts if isinstance(each := getattr(part, "capabilities", None), Capabilities)
-    ]
+    declared = [part.capabilities for part in parts if hasattr(part, "locality") or hasattr(part, "put")]
     return " + ".join(type(part).__name__ for part in parts), common(declared) if declared else None
 
 

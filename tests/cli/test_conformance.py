@@ -36,6 +36,10 @@ def make_good(like=None):
 def make_broker(like=None):
     return MemoryBroker(like.space if like else MemorySpace())
 
+def make_worker():
+    from qtasks import Worker
+    return Worker()
+
 def make_alone():
     return MemoryStorage()
 """
@@ -123,6 +127,8 @@ def test_a_bare_assertion_is_told_with_its_values(folder: Path) -> None:
         (("storage", "mine:make_alone"), "like=None"),
         (("storage", "mine:make_broker"), "MemoryBroker, not a qtasks.Storage"),
         (("storage", "mine:make_good", "--check", "STORAGE-999"), "no check STORAGE-999"),
+        (("app", "mine:make_worker"), "must take config"),
+        (("worker", "memory://"), "a URL names no worker"),
         (("memory://", "more"), "one argument too many"),
     ],
 )
@@ -130,6 +136,13 @@ def test_a_wrong_command_line_says_what_is_wrong(folder: Path, args: tuple[str, 
     done = call(*args)
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_a_component_without_a_store(folder: Path) -> None:
+    done = call("worker", "mine:make_worker", "--check", "WORKER-01", "--check", "WORKER-90")
+    assert done.exit_code == 0, done.output
+    assert "Worker: WorkerSuite, kit version 1" in done.stdout
+    assert "declares" not in done.stdout
 
 
 def test_a_server_that_is_away_is_no_failure_of_the_component(folder: Path) -> None:

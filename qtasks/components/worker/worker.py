@@ -21,7 +21,7 @@ from qtasks.components.worker.outcome import Ended, error_model, release_settle,
 from qtasks.components.worker.restorer import Restorer
 from qtasks.components.worker.run import Run
 from qtasks.components.worker.slot import Deadlines, Slot, Stop
-from qtasks.errors import FatalError, TransientError
+from qtasks.errors import FatalError, NotStartedError, TransientError
 from qtasks.schemas import TaskRecord
 
 if TYPE_CHECKING:
@@ -94,7 +94,12 @@ class Worker(Component):
         """Starts subworkers, finisher and lease keeper; fires `worker_start`.
 
         What claims and restores begins with `consume`, which the broker calls from `listen`.
+
+        Raises:
+            NotStartedError: it runs already.
         """
+        if self.running:
+            raise NotStartedError(f"the worker of application {self.app_name!r} is running already")
         self._buffer: deque[tuple[DeliveryHandle, TaskRecord]] = deque()
         # By epoch: no two deliveries of an app share one, and an integer hashes fast.
         self._held: dict[int, DeliveryHandle] = {}

@@ -1,6 +1,26 @@
-"""Faults of the memory backend, each with the check of the kit that must see it."""
+"""Faults of components, each with the check of the kit that must see it."""
 
-from tests.conformance.mutants import broker, global_config, pairings, storage
+from tests.conformance.mutants import (
+    application,
+    broker,
+    executor,
+    global_config,
+    pairings,
+    storage,
+    triggers,
+    worker,
+)
 from tests.conformance.mutants.table import MUTANTS, Mutant
 
-__all__ = ["MUTANTS", "Mutant", "broker", "global_config", "pairings", "storage"]
+__all__ = [
+    "MUTANTS",
+    "Mutant",
+    "application",
+    "broker",
+    "executor",
+    "global_config",
+    "pairings",
+    "storage",
+    "triggers",
+    "worker",
+]

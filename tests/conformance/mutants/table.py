@@ -10,7 +10,18 @@ from qtasks.components.memory import MemoryBroker, MemoryGlobalConfig, MemorySpa
 from qtasks.components.memory.entries import Entries
 from qtasks.components.memory.records import Records
 from qtasks.components.memory.space import AppState
-from qtasks.testing import BrokerSuite, GlobalConfigSuite, PairingSuite, StorageSuite, Suite
+from qtasks.testing import (
+    ApplicationSuite,
+    BrokerSuite,
+    GlobalConfigSuite,
+    PairingSuite,
+    StarterSuite,
+    StatsSuite,
+    StorageSuite,
+    Suite,
+    TaskExecutorSuite,
+    WorkerSuite,
+)
 
 Factory = Callable[..., Any]
 
@@ -75,6 +86,23 @@ def mutant(fault: str, check: str) -> Callable[[type], type]:
                 "CONFIG": (GlobalConfigSuite, MemoryGlobalConfig),
             }[kind]
             MUTANTS.append(Mutant(fault, suite, check, single(component or usual, space)))
+        return broken
+
+    return decorate
+
+
+def component_mutant(fault: str, check: str) -> Callable[[type], type]:
+    """Puts a broken component of an application, or a broken application, into the table."""
+    suite = {
+        "WORKER": WorkerSuite, "EXECUTOR": TaskExecutorSuite, "STARTER": StarterSuite, "STATS": StatsSuite,
+        "APP": ApplicationSuite,
+    }[check.partition("-")[0]]  # fmt: skip
+
+    def decorate(broken: type) -> type:
+        def application(config):
+            return broken("kit", "memory://", config=config)
+
+        MUTANTS.append(Mutant(fault, suite, check, application if suite is ApplicationSuite else broken))
         return broken
 
     return decorate
