@@ -35,6 +35,7 @@ SUITES = {
     "starter": ("StarterSuite", ("Starter",)),
     "stats": ("StatsSuite", ("Stats",)),
     "app": ("ApplicationSuite", ("QueueTasks",)),
+    "plugin": ("PluginSuite", ()),
 }
 """By kind: the suite in `qtasks.testing`, and the contracts in `qtasks` of what a factory gives."""
 
@@ -118,7 +119,7 @@ def _jobs(what: str, target: str | None, stack: ExitStack) -> list[Job]:
             f"name what gives the component: qtasks conformance {what} my_package:make_{what}", Code.USAGE
         )
     if "://" not in target:
-        return [Job(what, _factory(target), None)]
+        return [Job(what, _factory(what, target), None)]
     if what not in PARTS:
         raise CommandError(f"a URL names no {what}: name a function that gives one", Code.USAGE)
     stores = stack.enter_context(stores_at(target))
@@ -145,7 +146,7 @@ def _with_checks(jobs: list[Job], suites: dict[str, type[Suite]], only: set[str]
     return [job for job in jobs if known[job.kind] & only]
 
 
-def _factory(spec: str) -> Callable[..., Any]:
+def _factory(kind: str, spec: str) -> Callable[..., Any]:
     """What a `module:function` names, looked up from the current folder."""
     folder = os.getcwd()
     if folder not in sys.path:
@@ -186,6 +187,8 @@ async def _probe(job: Job, suite: type[Suite]) -> None:
     parts = made if isinstance(made, tuple) else (made,)
     names = SUITES[job.kind][1]
     contracts = [getattr(qtasks, name) for name in names]
+    if not contracts:
+        return
     if len(parts) != len(contracts) or not all(map(isinstance, parts, contracts)):
         given = ", ".join(type(part).__name__ for part in parts)
         raise CommandError(f"the function gives {given}, not a qtasks.{', qtasks.'.join(names)}", Code.USAGE)

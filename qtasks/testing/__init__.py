@@ -7,11 +7,11 @@ import pytest
 
 _CHECKS = (
     "lifecycle", "broker", "storage", "global_config", "pairing", "plugin", "worker", "task_executor", "starter",
-    "stats", "application", "stage",
+    "stats", "app", "stage",
 )  # fmt: skip
 pytest.register_assert_rewrite(*(f"qtasks.testing.{name}" for name in _CHECKS))
 
-from qtasks.testing.application import ApplicationSuite  # noqa: E402
+from qtasks.testing.app import ApplicationSuite  # noqa: E402
 from qtasks.testing.bench import Bench, KitFailure, VirtualClock  # noqa: E402
 from qtasks.testing.broker import BrokerSuite  # noqa: E402
 from qtasks.testing.checks import KIT_VERSION, Check, Suite, check, run_check  # noqa: E402

@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from qtasks.components.broker import Broker
+from qtasks.components.global_config import GlobalConfig
 from qtasks.components.primitives import Capabilities
+from qtasks.components.storage import Storage
 from qtasks.testing.bench import Factory, common, parts_of
 from qtasks.testing.checks import KIT_VERSION, Check, Suite, run_check
 
@@ -145,7 +148,7 @@ def run_suite(
 
 async def _look_at(made: Any) -> tuple[str, Capabilities | None]:
     parts = parts_of(await made if inspect.isawaitable(made) else made)
-    declared = [part.capabilities for part in parts if hasattr(part, "locality") or hasattr(part, "put")]
+    declared = [part.capabilities for part in parts if isinstance(part, Broker | Storage | GlobalConfig)]
     return " + ".join(type(part).__name__ for part in parts), common(declared) if declared else None
 
 

@@ -76,7 +76,10 @@ class _(TaskExecutor):
 @mutant("awaits no result", "EXECUTOR-21")
 class _(TaskExecutor):
     async def in_thread(self, function):
-        return await asyncio.get_running_loop().run_in_executor(None, function)
+        result = await asyncio.get_running_loop().run_in_executor(None, function)
+        if asyncio.iscoroutine(result):
+            result.close()
+        return result
 
 
 @mutant("a thread without its context", "EXECUTOR-22")

@@ -1,9 +1,9 @@
 """The suite of an application."""
 
-from qtasks.testing.application.adding import Adding
-from qtasks.testing.application.lifecycle import Lifecycle
-from qtasks.testing.application.reading import Reading
-from qtasks.testing.application.triggers import Triggers
+from qtasks.testing.app.adding import Adding
+from qtasks.testing.app.lifecycle import Lifecycle
+from qtasks.testing.app.reading import Reading
+from qtasks.testing.app.triggers import Triggers
 
 __all__ = ["ApplicationSuite"]
 

@@ -21,7 +21,7 @@ from qtasks.errors import (
     UuidConflictError,
 )
 from qtasks.schemas import TaskRequest, TaskStatusEnum
-from qtasks.testing.application.triggers import ADD, empty
+from qtasks.testing.app.triggers import ADD, empty
 from qtasks.testing.checks import check
 from qtasks.testing.samples import HOSTILE
 from qtasks.testing.stage import AppBench, AppSuite
