@@ -9,6 +9,7 @@ import pytest
 
 from qtasks import Router
 from qtasks.plugins.chain import ChainPlugin
+from qtasks.plugins.depends import DependsPlugin
 from qtasks.plugins.limits import Limit, LimitsPlugin
 from qtasks.plugins.schedule import Every, SchedulePlugin
 from qtasks.plugins.states import StatesPlugin
@@ -17,6 +18,7 @@ from qtasks.testing import check_plugin
 
 DECLARED: list[tuple[Callable[[], object], dict[str, Any]]] = [
     (ChainPlugin, {}),
+    (DependsPlugin, {}),
     (LimitsPlugin, {"limits": Limit(concurrency=2, rate=1000)}),
     (SchedulePlugin, {"schedule": Every(seconds=3600)}),
     (StatesPlugin, {}),
