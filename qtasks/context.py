@@ -62,7 +62,6 @@ class TaskContext:
         "available_at",
         "extra",
         "handle",
-        "loop",
         "state",
         "task_broker",
         "task_func",
@@ -86,7 +85,11 @@ class TaskContext:
         self.state: dict[str, Any] = {}
         self._resources: AsyncExitStack | None = None
         self._closed = False
-        self.loop = asyncio.get_running_loop()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop on which the worker runs."""
+        return self.app.worker.loop
 
     @property
     def uuid(self) -> UUID:
@@ -121,11 +124,15 @@ class TaskContext:
             self._resources = AsyncExitStack()
         return self._resources
 
-    async def close(self, error: BaseException | None = None) -> None:
-        """Closes `resources`; a second call does nothing. Called by the worker."""
+    def detach(self) -> AsyncExitStack | None:
+        """Ends the use of `resources`, and gives what has to be closed. Called by the worker."""
         self._closed = True
         stack, self._resources = self._resources, None
-        if stack is not None:
+        return stack
+
+    async def close(self, error: BaseException | None = None) -> None:
+        """Closes `resources`; a second call does nothing. Called by the worker."""
+        if (stack := self.detach()) is not None:
             await stack.__aexit__(
                 type(error) if error else None, error, error.__traceback__ if error else None
             )

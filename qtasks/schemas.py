@@ -339,8 +339,11 @@ class TaskRecord:
     owner: str = ""
 
 
+_at = datetime.fromtimestamp
+
+
 def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return None if seconds is None else _at(seconds, UTC)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -429,7 +432,8 @@ class Task:
 
 def task_from_record(record: TaskRecord) -> Task:
     """The client's view of a record."""
-    created_at = datetime.fromtimestamp(record.created_at, UTC)
+    created_at = _at(record.created_at, UTC)
+    updated_at = _at(record.updated_at, UTC)
     return Task(
         uuid=record.uuid,
         task_name=record.task_name,
@@ -439,13 +443,11 @@ def task_from_record(record: TaskRecord) -> Task:
         args=record.args,
         kwargs=record.kwargs,
         created_at=created_at,
-        updated_at=datetime.fromtimestamp(record.updated_at, UTC),
+        updated_at=updated_at,
         available_at=(
-            created_at
-            if record.available_at == record.created_at
-            else datetime.fromtimestamp(record.available_at, UTC)
+            created_at if record.available_at == record.created_at else _at(record.available_at, UTC)
         ),
-        started_at=_moment(record.started_at),
+        started_at=updated_at if record.started_at is record.updated_at else _moment(record.started_at),
         finished_at=_moment(record.finished_at),
         returning=record.returning,
         traceback=record.traceback,

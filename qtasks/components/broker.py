@@ -7,7 +7,7 @@ nothing. Rules are cited by their numbers in docs/delivery.md.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -214,33 +214,33 @@ class Broker(Component, BrokerPrimitives):
             model, deferred = defer.values, deferred + defer.seconds
         return replace(model, available_at=model.available_at + deferred) if deferred else model
 
-    async def added(self, uuid: UUID, model: TaskStatusNewSchema) -> None:
+    def added(self, uuid: UUID, model: TaskStatusNewSchema) -> Coroutine[Any, Any, None]:
         """Fires `broker_add_after` for a task that is stored and queued."""
-        await self.pm.hook.broker_add_after(broker=self, storage=self.storage, uuid=uuid, model=model)
+        return self.pm.hook.broker_add_after(broker=self, storage=self.storage, uuid=uuid, model=model)
 
-    async def get(self, uuid: UUID, task: Task) -> Task:
+    def get(self, uuid: UUID, task: Task) -> Coroutine[Any, Any, Task]:
         """Fires `broker_get` on a task that was read from the storage."""
-        return await self.pm.hook.broker_get(broker=self, uuid=uuid, task=task)
+        return self.pm.hook.broker_get(broker=self, uuid=uuid, task=task)
 
-    async def update(self, uuid: UUID, kw: Mapping[str, Any]) -> dict[str, Any]:
+    def update(self, uuid: UUID, kw: Mapping[str, Any]) -> Coroutine[Any, Any, dict[str, Any]]:
         """Fires `broker_update` and gives the fields as plugins left them."""
-        return await self.pm.hook.broker_update(broker=self, uuid=uuid, kw=dict(kw))
+        return self.pm.hook.broker_update(broker=self, uuid=uuid, kw=dict(kw))
 
-    async def add_worker(
+    def add_worker(
         self, worker: Worker, uuid: UUID, task_name: str, priority: int,
         args: tuple[Any, ...], kw: dict[str, Any], created_at: float,
-    ) -> tuple[str, int, tuple[Any, ...], dict[str, Any], float]:  # fmt: skip
+    ) -> Coroutine[Any, Any, tuple[str, int, tuple[Any, ...], dict[str, Any], float]]:  # fmt: skip
         """Fires `broker_add_worker`: the task is handed to the worker."""
-        return await self.pm.hook.broker_add_worker(
+        return self.pm.hook.broker_add_worker(
             broker=self, worker=worker, uuid=uuid, task_name=task_name, priority=priority,
             args=args, kw=kw, created_at=created_at,
         )  # fmt: skip
 
-    async def remove_finished_task(
+    def remove_finished_task(
         self, task_broker: TaskPrioritySchema, model: TaskStatusTerminalSchema
-    ) -> TaskStatusTerminalSchema:
+    ) -> Coroutine[Any, Any, TaskStatusTerminalSchema]:
         """Fires `broker_remove_finished_task` and gives the outcome as plugins left it."""
-        return await self.pm.hook.broker_remove_finished_task(
+        return self.pm.hook.broker_remove_finished_task(
             broker=self, storage=self.storage, task_broker=task_broker, model=model
         )
 

@@ -161,7 +161,10 @@ class Outcome(StrEnum):
     @property
     def terminal(self) -> bool:
         """Whether the record is final after it."""
-        return self not in (Outcome.RETRY, Outcome.RELEASE)
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({Outcome.SUCCESS, Outcome.ERROR, Outcome.CANCEL})
 
 
 @dataclass(slots=True)

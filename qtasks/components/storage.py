@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -187,43 +187,43 @@ class Storage(Component, StoragePrimitives):
         """Fires `storage_stop`. The connection is closed last, by the starter, through `close`."""
         await self.pm.hook.storage_stop(storage=self)
 
-    async def add(self, uuid: UUID, model: TaskStatusNewSchema) -> TaskStatusNewSchema:
+    def add(self, uuid: UUID, model: TaskStatusNewSchema) -> Coroutine[Any, Any, TaskStatusNewSchema]:
         """Fires `storage_add` and gives what is to be stored."""
-        return await self.pm.hook.storage_add(storage=self, uuid=uuid, task_status=model)
+        return self.pm.hook.storage_add(storage=self, uuid=uuid, task_status=model)
 
-    async def get(self, uuid: UUID, task: Task) -> Task:
+    def get(self, uuid: UUID, task: Task) -> Coroutine[Any, Any, Task]:
         """Fires `storage_get` on a task as it was read."""
-        return await self.pm.hook.storage_get(storage=self, uuid=uuid, result=task)
+        return self.pm.hook.storage_get(storage=self, uuid=uuid, result=task)
 
     async def get_all(self, tasks: list[Task]) -> list[Task]:
         """Fires `storage_get_all` on one page of tasks as they were read."""
         return await self.pm.hook.storage_get_all(storage=self, results=tasks)
 
-    async def update(self, uuid: UUID, kw: Mapping[str, Any]) -> dict[str, Any]:
+    def update(self, uuid: UUID, kw: Mapping[str, Any]) -> Coroutine[Any, Any, dict[str, Any]]:
         """Fires `storage_update` and gives the fields as plugins left them."""
-        return await self.pm.hook.storage_update(storage=self, uuid=uuid, kw=dict(kw))
+        return self.pm.hook.storage_update(storage=self, uuid=uuid, kw=dict(kw))
 
-    async def add_process(self, uuid: UUID, task_name: str, priority: int) -> tuple[str, int]:
+    def add_process(self, uuid: UUID, task_name: str, priority: int) -> Coroutine[Any, Any, tuple[str, int]]:
         """Fires `storage_add_process`: the task is now in process."""
-        return await self.pm.hook.storage_add_process(
+        return self.pm.hook.storage_add_process(
             storage=self, uuid=uuid, task_name=task_name, priority=priority
         )
 
-    async def running_older_tasks(
+    def running_older_tasks(
         self, worker: Worker, uuid: UUID, task_name: str, priority: int,
         args: tuple[Any, ...], kw: dict[str, Any], created_at: float,
-    ) -> tuple[str, int, tuple[Any, ...], dict[str, Any], float]:  # fmt: skip
+    ) -> Coroutine[Any, Any, tuple[str, int, tuple[Any, ...], dict[str, Any], float]]:  # fmt: skip
         """Fires `storage_running_older_tasks`: a task that came back from a lost worker is run again."""
-        return await self.pm.hook.storage_running_older_tasks(
+        return self.pm.hook.storage_running_older_tasks(
             storage=self, worker=worker, uuid=uuid, task_name=task_name, priority=priority,
             args=args, kw=kw, created_at=created_at,
         )  # fmt: skip
 
-    async def remove_finished_task(
+    def remove_finished_task(
         self, task_broker: TaskPrioritySchema, model: TaskStatusTerminalSchema
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Fires `storage_remove_finished_task`: the outcome is stored."""
-        await self.pm.hook.storage_remove_finished_task(storage=self, task_broker=task_broker, model=model)
+        return self.pm.hook.storage_remove_finished_task(storage=self, task_broker=task_broker, model=model)
 
     async def delete_finished_tasks(self) -> int:
         """Deletes finished records whose time is over; fires `storage_delete_finished_tasks`."""

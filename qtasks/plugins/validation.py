@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -24,7 +25,7 @@ class ValidationPlugin:
     """
 
     def __init__(self) -> None:
-        self._adapters: dict[Callable[..., Any], dict[str, TypeAdapter[Any]]] = {}
+        self._plans: dict[Callable[..., Any], _Plan] = {}
 
     @hookimpl(tryfirst=True)
     def task_executor_args_replace(
@@ -35,20 +36,43 @@ class ValidationPlugin:
         args_info: tuple[ArgInfo, ...],
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Raises `TaskRejected` where an argument does not fit."""
-        adapters = self._adapters.get(task_func.func)
-        if adapters is None:
-            adapters = self._adapters[task_func.func] = _adapters(args_info)
-        problems = _surplus(args_info, args, kw) if args_info else []
-        if not adapters and not problems:
+        plan = self._plans.get(task_func.func)
+        if plan is None:
+            plan = self._plans[task_func.func] = _plan(args_info)
+        problems = _surplus(plan, args, kw)
+        if not problems and not (plan.adapters and (args or kw)):
             return None
-        positional = [info.name for info in args_info if info.kind in _POSITIONAL]
+        adapters = plan.adapters
         checked = [
-            _check(adapters, name, value, problems) for name, value in zip(positional, args, strict=False)
+            _check(adapters, name, value, problems)
+            for name, value in zip(plan.positional, args, strict=False)
         ]
         named = {name: _check(adapters, name, value, problems) for name, value in kw.items()}
         if problems:
             raise TaskRejected(f"arguments of {task_func.name!r}: " + "; ".join(problems))
         return (*checked, *args[len(checked) :]), named
+
+
+class _Plan(NamedTuple):
+    """What is known of a function's parameters."""
+
+    adapters: dict[str, TypeAdapter[Any]]
+    positional: tuple[str, ...]
+    most: float
+    """How many positional arguments it takes."""
+    named: frozenset[str] | None
+    """The names that it takes; `None` where it takes any."""
+
+
+def _plan(args_info: tuple[ArgInfo, ...]) -> _Plan:
+    kinds = {info.kind for info in args_info}
+    positional = tuple(info.name for info in args_info if info.kind in _POSITIONAL)
+    # Without a signature that can be read, anything goes.
+    open_ended = not args_info
+    most = inf if open_ended or inspect.Parameter.VAR_POSITIONAL in kinds else len(positional)
+    takes_any = open_ended or inspect.Parameter.VAR_KEYWORD in kinds
+    named = frozenset(info.name for info in args_info if info.kind is not inspect.Parameter.POSITIONAL_ONLY)
+    return _Plan(_adapters(args_info), positional, most, None if takes_any else named)
 
 
 def _adapters(args_info: tuple[ArgInfo, ...]) -> dict[str, TypeAdapter[Any]]:
@@ -80,14 +104,12 @@ def _check(adapters: dict[str, TypeAdapter[Any]], name: str, value: Any, problem
         return value
 
 
-def _surplus(args_info: tuple[ArgInfo, ...], args: tuple[Any, ...], kw: dict[str, Any]) -> list[str]:
-    kinds = {info.kind for info in args_info}
-    positional = [info.name for info in args_info if info.kind in _POSITIONAL]
+def _surplus(plan: _Plan, args: tuple[Any, ...], kw: dict[str, Any]) -> list[str]:
     problems = []
-    if len(args) > len(positional) and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        problems.append(f"takes {len(positional)} positional arguments, got {len(args)}")
-    if inspect.Parameter.VAR_KEYWORD not in kinds:
-        known = {info.name for info in args_info if info.kind is not inspect.Parameter.POSITIONAL_ONLY}
-        problems.extend(f"unknown argument {name!r}" for name in kw if name not in known)
-    problems.extend(f"{name}: given twice" for name in positional[: len(args)] if name in kw)
+    if len(args) > plan.most:
+        problems.append(f"takes {len(plan.positional)} positional arguments, got {len(args)}")
+    if kw:
+        if plan.named is not None:
+            problems.extend(f"unknown argument {name!r}" for name in kw if name not in plan.named)
+        problems.extend(f"{name}: given twice" for name in plan.positional[: len(args)] if name in kw)
     return problems

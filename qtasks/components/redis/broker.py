@@ -44,6 +44,7 @@ from qtasks.components.redis.wire import (
     queues_of,
     settled,
     token,
+    uuid_of,
 )
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 
@@ -66,7 +67,7 @@ _POLL = 1.0
 
 def add_verdict(reply: bytes) -> AddVerdict:
     """What add.lua and add_push.lua say of one record."""
-    return AddVerdict(_ADDED[reply[0]], UUID(bytes=reply[1:17]))
+    return AddVerdict(_ADDED[reply[0]], uuid_of(reply[1:17]))
 
 
 def settle_verdicts(reply: bytes) -> list[SettleVerdict]:
@@ -321,9 +322,9 @@ class RedisBroker(Broker, Colocated):
     async def settle_and_ack(self, settles: Sequence[Settle]) -> list[SettleVerdict]:
         calls = []
         for part in chunks(settles):
-            queues = queues_of(
-                name for s in part for name in (s.handle.queue, *(record.queue for record in s.then))
-            )
+            names = {settle.handle.queue for settle in part}
+            names.update(record.queue for settle in part if settle.then for record in settle.then)
+            queues = queues_of(names)
             args: list[bytes] = []
             for settle in part:
                 args += settled(settle, queues)

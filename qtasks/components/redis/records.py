@@ -36,8 +36,13 @@ _OTHERS = tuple(
     for field in fields(TaskRecord)
     if field.name not in _ELSEWHERE and field.name not in ("extra", "updated_at")
 )
+_IN_HEAD = frozenset({"status", "dead", "expires_at"})
+"""What a finished record says before its JSON."""
 _TIMES = ("available_at", "started_at", "updated_at", "deliveries")
 """What Lua keeps as numbers; -1 is no change, -2 is None."""
+
+
+_CONVERTED = frozenset({"args", "status", "replay_of"})
 
 
 class UnreadableError(ValueError):
@@ -107,10 +112,7 @@ def encode_object(values: Mapping[str, Any]) -> bytes:
     Raises:
         EncodeError: a value has no JSON form.
     """
-    for value in values.values():
-        if type(value) is Encoded:
-            break
-    else:
+    if Encoded not in set(map(type, values.values())):
         return encode(values)
     return b"{%b}" % b",".join([b"%b:%b" % (encode(name), encode(value)) for name, value in values.items()])
 
@@ -137,8 +139,23 @@ def _number(value: Any) -> float:
 
 def check_fields(changes: Mapping[str, Any]) -> None:
     """Raises `ValueError` for a field that a record does not have."""
-    if unknown := changes.keys() - RECORD_FIELDS:
-        raise ValueError(f"a task record has no field {', '.join(sorted(unknown))}")
+    if not changes.keys() <= RECORD_FIELDS:
+        unknown = ", ".join(sorted(changes.keys() - RECORD_FIELDS))
+        raise ValueError(f"a task record has no field {unknown}")
+
+
+def encode_outcome(changes: Mapping[str, Any]) -> bytes:
+    """The changes of a settle that ends a task, but for what stands before them in binary, and for an `updated_at`
+    that is `finished_at`. (A status is an enum: as JSON it would cost more than all the rest.)
+
+    Raises:
+        ValueError, EncodeError: an unknown field; a value has no JSON form.
+    """
+    check_fields(changes)
+    written = {name: value for name, value in changes.items() if name not in _IN_HEAD}
+    if "finished_at" in written and written.get("updated_at") == written["finished_at"]:
+        del written["updated_at"]
+    return encode_object(written)
 
 
 def decode_open(uuid: UUID, value: bytes) -> TaskRecord:
@@ -179,12 +196,13 @@ def _decode_body(uuid: UUID, value: bytes, end: int) -> TaskRecord:
 
 def _apply(record: TaskRecord, changes: Mapping[str, Any]) -> None:
     for name, value in changes.items():
-        if name == "args":
-            value = tuple(value)
-        elif name == "status":
-            value = _STATUS_OF[value]
-        elif name == "replay_of" and value is not None:
-            value = UUID(value)
+        if name in _CONVERTED:
+            if name == "args":
+                value = tuple(value)
+            elif name == "status":
+                value = _STATUS_OF[value]
+            elif value is not None:
+                value = UUID(value)
         if name in RECORD_FIELDS:  # a field of a later version is left alone
             setattr(record, name, value)
 
@@ -238,7 +256,10 @@ def decode_finished(uuid: UUID, value: bytes) -> TaskRecord:
         except (struct.error, ValueError, TypeError, KeyError, IndexError):
             record = TaskRecord(uuid=uuid, task_name="unreadable")
         apply_token(record, value[_RES.size : at])
-        _apply(record, decode(value[last + 1 :]))
+        outcome = decode(value[last + 1 :])
+        if "finished_at" in outcome:
+            record.updated_at = outcome["finished_at"]
+        _apply(record, outcome)
     except (struct.error, ValueError, TypeError, KeyError) as error:
         raise UnreadableError(f"the finished record of task {uuid} cannot be read: {error}") from error
     record.status = _STATUS[status]
@@ -249,5 +270,5 @@ def decode_finished(uuid: UUID, value: bytes) -> TaskRecord:
 
 __all__ = [
     "EncodeError", "UnreadableError", "apply_token", "check_fields", "decode_finished", "decode_open",
-    "decode_shown", "encode_lines", "encode_object", "encode_part", "encode_token",
+    "decode_shown", "encode_lines", "encode_object", "encode_outcome", "encode_part", "encode_token",
 ]  # fmt: skip

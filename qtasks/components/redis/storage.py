@@ -29,7 +29,7 @@ from qtasks.components.redis.faults import backend_error
 from qtasks.components.redis.link import RedisLink
 from qtasks.components.redis.records import apply_token, decode_finished, decode_shown, encode_lines
 from qtasks.components.redis.target import Target
-from qtasks.components.redis.wire import added, chunks, number, queues_of, settled
+from qtasks.components.redis.wire import added, chunks, number, queues_of, settled, uuid_of
 from qtasks.components.storage import Storage
 from qtasks.errors import TransientError
 from qtasks.schemas import TaskRecord, TaskStatusEnum
@@ -298,7 +298,7 @@ def _start_verdict(handle: DeliveryHandle, kind: bytes, value: bytes, run: bytes
 
 
 def _shown(reply: Sequence[bytes]) -> list[TaskRecord | None]:
-    return [decode_shown(UUID(bytes=reply[i]), *reply[i + 1 : i + 5]) for i in range(0, len(reply), 5)]
+    return [decode_shown(uuid_of(reply[i]), *reply[i + 1 : i + 5]) for i in range(0, len(reply), 5)]
 
 
 __all__ = ["RedisStorage", "apply_token"]

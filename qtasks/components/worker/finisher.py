@@ -22,6 +22,8 @@ log = logging.getLogger("qtasks.worker")
 task_log = logging.getLogger("qtasks.task")
 
 BATCH = 500
+FULL, GATHER = 100, 0.005
+"""While more and more tasks end, a settle waits until it has so many, or for so many seconds."""
 
 
 class Finisher:
@@ -74,6 +76,7 @@ class Finisher:
             await self._work.wait()
             self._work.clear()
             while self._ended:
+                await self._gather()
                 count = min(len(self._ended), BATCH)
                 self._settling = [self._ended.popleft() for _ in range(count)]
                 verdicts = await self._settle()
@@ -84,6 +87,14 @@ class Finisher:
                 if len(self) <= self._worker.config.max_unsettled:
                     self._room.set()
             self._check_empty()
+
+    async def _gather(self) -> None:
+        """A settle costs a round trip, however small it is. It waits only for what ends at this very moment."""
+        deadline = time.monotonic() + GATHER
+        before = 0
+        while before < len(self._ended) < FULL and self._worker.has_more and time.monotonic() < deadline:
+            before = len(self._ended)
+            await asyncio.sleep(0)
 
     async def _settle(self) -> list[SettleVerdict]:
         """One bad value must neither hold up the others nor end the worker, which would run it again for ever."""

@@ -51,8 +51,13 @@ def base_fields(record: TaskRecord) -> dict[str, Any]:
 
 
 def success_model(record: TaskRecord, result: Any, now: float) -> TaskStatusSuccessSchema:
-    """The model of a task that ended well."""
-    return TaskStatusSuccessSchema(**base_fields(record), updated_at=now, finished_at=now, returning=result)
+    """The model of a task that ended well. Written out: this one is made for nearly every task."""
+    return TaskStatusSuccessSchema(
+        task_name=record.task_name, queue=record.queue, priority=record.priority, args=record.args,
+        kwargs=record.kwargs, created_at=record.created_at, updated_at=now, available_at=record.available_at,
+        attempt=record.attempt, extra=record.extra, returning=result, started_at=record.started_at or 0.0,
+        finished_at=now,
+    )  # fmt: skip
 
 
 def error_model(record: TaskRecord, trace: str, now: float, *, failed: bool = True) -> TaskStatusErrorSchema:
@@ -98,6 +103,20 @@ def stored_result(value: Any, config: QueueConfig) -> Any:
     return encoded
 
 
+_EDITABLE = ("task_name", "queue", "priority", "args", "kwargs", "extra")
+
+
+def _edited(model: TaskStatusTerminalSchema, record: TaskRecord) -> bool:
+    return (
+        model.args is not record.args
+        or model.kwargs is not record.kwargs
+        or model.extra is not record.extra
+        or model.task_name is not record.task_name
+        or model.queue is not record.queue
+        or model.priority is not record.priority
+    )
+
+
 def terminal_settle(
     handle: DeliveryHandle, record: TaskRecord, model: TaskStatusTerminalSchema, config: QueueConfig,
     *, dead: bool, returning: Any = None, then: tuple[TaskRecord, ...] = (),
@@ -109,12 +128,10 @@ def terminal_settle(
         "status": model.status, "updated_at": model.updated_at, "finished_at": finished_at,
         "expires_at": finished_at + ttl,
     }  # fmt: skip
-    for name, value in (
-        ("task_name", model.task_name), ("queue", model.queue), ("priority", model.priority), ("args", model.args),
-        ("kwargs", model.kwargs), ("extra", model.extra),
-    ):  # fmt: skip
-        if value is not getattr(record, name):
-            changes[name] = value
+    if _edited(model, record):
+        for name in _EDITABLE:
+            if (value := getattr(model, name)) is not getattr(record, name):
+                changes[name] = value
     if model.attempt != record.attempt:
         changes["attempt"] = model.attempt
     if isinstance(model, TaskStatusSuccessSchema):

@@ -192,6 +192,12 @@ class Run:
             "extra": model.extra,
         }  # fmt: skip
         kw = await self.app.storage.update(uuid, await self.app.broker.update(uuid, patch))
+        if (
+            kw == patch
+            and model.extra is seen_extra
+            and model.started_at == model.updated_at == record.started_at
+        ):
+            return seen_extra
         known = {"started_at": record.started_at, "updated_at": record.started_at, "extra": seen_extra}
         changes = {
             name: value
@@ -225,7 +231,8 @@ class Run:
                 if slot.interrupted:
                     await slot.take_back()
             result = await executor.finish(task_func, self.task_broker, result)
-            await context.close()
+            if (resources := context.detach()) is not None:
+                await resources.__aexit__(None, None, None)
         except (TaskCancelError, TaskDefer, TaskRejected) as control:
             await self._close(control)
             return await self._controlled(control)
@@ -382,7 +389,8 @@ class Run:
             model = await app.broker.remove_finished_task(task_broker, model)
             if isinstance(model, TaskStatusSuccessSchema):
                 returning = stored_result(model.returning, app.config)
-            then = await self._follow_ups(model)
+            if model.then:
+                then = await self._follow_ups(model)
         except (PluginError, EncodeError, PayloadTooLargeError) as error:
             # Neither the unreplaced result nor what a plugin says of it may be written: the plugin that
             # encrypts it may be the one that failed.

@@ -7,8 +7,8 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from qtasks._failpoints import hit
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from qtasks.app import QueueTasks
 
 log = logging.getLogger("qtasks.worker")
+
+Own: TypeAlias = asyncio.Task[Any] | None
+"""The asyncio task of a subworker."""
 
 IDLE_WAIT = 1.0
 """Seconds that a claim loop waits for a hint at most."""
@@ -108,6 +111,7 @@ class Worker(Component):
         self._consumed.set()
         self._hint: asyncio.Task[None] | None = None
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._waking = False
         self._busy = 0
         self._outlived = 0
         self._solo = asyncio.Lock()
@@ -121,7 +125,8 @@ class Worker(Component):
         self._claim_began: float | None = None
         self._claiming = True
         self.started_at = self.clock()
-        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
+        self.failure: asyncio.Future[None] = self.loop.create_future()
         self.deadlines = Deadlines()
         self._finisher = Finisher(self)
         self._keeper = Keeper(self)
@@ -277,14 +282,16 @@ class Worker(Component):
                 self._release(handle)
             return
         self._buffer.extend(claimed)
-        self._wake_subworkers(len(claimed))
+        self._wake_subworker()
 
-    def _wake_subworkers(self, count: int) -> None:
-        while count and self._idle:
+    def _wake_subworker(self) -> None:
+        """Wakes one subworker, which wakes the next one if there is more to do: tasks that never wait are run by
+        a few of them, and none is woken in vain."""
+        while self._idle and not self._waking:
             waiting = self._idle.popleft()
             if not waiting.done():
                 waiting.set_result(None)
-                count -= 1
+                self._waking = True
 
     def _release_buffer(self) -> None:
         while self._buffer:
@@ -296,28 +303,31 @@ class Worker(Component):
     # --- Running ----------------------------------------------------------------------------
 
     async def _subworker(self) -> None:
-        done = 0
+        own, done = asyncio.current_task(), 0
         while True:
             while self._buffer:
                 handle, record = self._buffer.popleft()
+                if self._buffer and self._idle:
+                    self._wake_subworker()
                 if handle.epoch not in self._held:
                     continue  # its lease was lost while it waited here
                 if handle.deliveries > 1 and handle.deliveries >= self.config.max_deliveries - 1:
-                    await self._run_alone(handle, record)
+                    await self._run_alone(handle, record, own)
                 elif self._solo.locked():
-                    await self._run_after_solo(handle, record)
+                    await self._run_after_solo(handle, record, own)
                 else:
-                    await self._run_one(handle, record)
+                    await self._run_one(handle, record, own)
                 done += 1
                 if done % YIELD_EVERY == 0:
                     self._room.set()
                     await asyncio.sleep(0)
             self._room.set()
-            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting: asyncio.Future[None] = self.loop.create_future()
             self._idle.append(waiting)
             await waiting
+            self._waking = False
 
-    async def _run_alone(self, handle: DeliveryHandle, record: TaskRecord) -> None:
+    async def _run_alone(self, handle: DeliveryHandle, record: TaskRecord, own: Own) -> None:
         """The last two deliveries of a task run alone: if it kills its process, it buries no neighbours."""
         async with self._solo:
             try:
@@ -334,19 +344,19 @@ class Worker(Component):
                 handle.deliveries,
                 self.config.max_deliveries,
             )
-            await self._run_one(handle, record)
+            await self._run_one(handle, record, own)
 
-    async def _run_after_solo(self, handle: DeliveryHandle, record: TaskRecord) -> None:
+    async def _run_after_solo(self, handle: DeliveryHandle, record: TaskRecord, own: Own) -> None:
         try:
             async with self._solo:
                 pass
         except asyncio.CancelledError:
             self._release(handle)
             raise
-        await self._run_one(handle, record)
+        await self._run_one(handle, record, own)
 
-    async def _run_one(self, handle: DeliveryHandle, record: TaskRecord) -> None:
-        slot = Slot(handle, record, asyncio.current_task())
+    async def _run_one(self, handle: DeliveryHandle, record: TaskRecord, own: Own) -> None:
+        slot = Slot(handle, record, own)
         self._slots[handle.epoch] = slot
         self._busy += 1
         run = Run(self, slot)
@@ -396,7 +406,7 @@ class Worker(Component):
         settle: Settle = terminal_settle(slot.handle, slot.record, model, self.config, dead=True)
         return Ended(settle)
 
-    async def add(
+    def add(
         self,
         uuid: UUID,
         task_name: str,
@@ -404,9 +414,9 @@ class Worker(Component):
         args: tuple[Any, ...],
         kw: dict[str, Any],
         created_at: float,
-    ) -> tuple[str, int, tuple[Any, ...], dict[str, Any], float]:
+    ) -> Coroutine[Any, Any, tuple[str, int, tuple[Any, ...], dict[str, Any], float]]:
         """Fires `worker_add`: the task takes its place in the worker."""
-        return await self.pm.hook.worker_add(
+        return self.pm.hook.worker_add(
             worker=self,
             uuid=uuid,
             task_name=task_name,
@@ -448,6 +458,11 @@ class Worker(Component):
     def wake(self) -> None:
         """There may be work."""
         self._room.set()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether claimed tasks wait here to be run."""
+        return bool(self._buffer)
 
     def progressed(self) -> None:
         """Lets `idle` look again."""
