@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from benchmarks import report
 from benchmarks.contenders import PEERS, Entry
 from benchmarks.suite import FULL, QUICK, Run, default_path
 
+QUIET = 0.7
+"""Load average above which something else runs."""
 PAGE = Path("docs/performance.md")
 PLOT = Path("docs/backlog.svg")
 
@@ -89,10 +92,16 @@ def main() -> None:
             size, plan=replace(size.plan, tasks=options.tasks, one=few, crowd=2 * few, first=few // 10)
         )
     if options.backlogs:
-        size = replace(size, backlogs=tuple(int(word) for word in options.backlogs.split(",") if int(word)))
+        sizes = tuple(int(word) for word in options.backlogs.split(",") if int(word))
+        size = replace(size, backlogs=sizes, peer_backlogs=())
     if options.workloads:
         size = replace(size, workloads=tuple(options.workloads.split(",")))
     path = options.output or default_path()
+    if (load := os.getloadavg()[0]) > QUIET:
+        print(
+            f"the load of this machine is {load:.1f}: figures of a busy machine are worth little",
+            file=sys.stderr,
+        )
     found = Run(size, peers, path)()
     print(f"\n{report.markdown(found)}\n\nraw figures: {path}")
     if any(session["error"] for session in found["sessions"]):

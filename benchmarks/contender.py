@@ -53,6 +53,11 @@ class Contender:
         python: the interpreter of its environment.
         url: its store.
         options: what the run asks beyond the default.
+
+    Attributes:
+        folder: its marks and logs; gone with it.
+        workers: the processes that were started.
+        cpu_before: CPU seconds of the workers before the first execution.
     """
 
     module: str
@@ -63,6 +68,7 @@ class Contender:
     def __post_init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.cpu_before: float | None = None
 
     def __enter__(self) -> Contender:
         return self
@@ -149,6 +155,8 @@ class Contender:
         while True:
             seen = marks.read(self.folder)
             now = time.monotonic()
+            if seen.count and self.cpu_before is None:
+                self.cpu_before = seen.cpu_before + self._cpu_of_others()
             if seen.count >= count or (seen.count and (now > seen.first + limit or now > seen.last + QUIET)):
                 return seen
             if not seen.count and now - began > START_TIMEOUT:
@@ -162,26 +170,40 @@ class Contender:
         """The end of what the workers wrote."""
         return (self.folder / "worker.log").read_text(errors="replace")[-2000:]
 
+    def _cpu_of_others(self) -> float:
+        """CPU seconds so far of processes that execute nothing themselves, as a parent of workers."""
+        return sum(_cpu(pid) for pid in self._pids() if not (self.folder / f"{pid}.marks").exists())
+
+    def _pids(self) -> list[int]:
+        return [pid for worker in self.workers for pid in _tree(worker.pid)]
+
     def usage(self) -> Usage:
         """What the workers use now, with all their children."""
-        pids = [pid for worker in self.workers for pid in _tree(worker.pid)]
-        cpu = 0.0
+        pids = self._pids()
+        cpu = sum(map(_cpu, pids))
         memory = {"Rss": 0, "Pss": 0}
         for pid in pids:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            cpu += (int(fields[11]) + int(fields[12])) * _TICK
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                name, _, value = line.partition(":")
-                if name in memory:
-                    memory[name] += int(value.split()[0]) * 1024
+            with contextlib.suppress(OSError):
+                for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                    name, _, value = line.partition(":")
+                    if name in memory:
+                        memory[name] += int(value.split()[0]) * 1024
         return Usage(len(pids), memory["Rss"], memory["Pss"], cpu)
+
+
+def _cpu(pid: int) -> float:
+    with contextlib.suppress(OSError):  # it may have gone meanwhile
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * _TICK
+    return 0.0
 
 
 def _tree(pid: int) -> Iterator[int]:
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
-            yield from _tree(int(child))
+        with contextlib.suppress(OSError):  # a thread that has ended
+            for child in children.read_text().split():
+                yield from _tree(int(child))
 
 
 def until(look: Callable[[], bool], told: str, seconds: float = 30.0) -> None:

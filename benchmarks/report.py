@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.contenders import ALL, CEILING, OURS, OURS_SQLITE
 from benchmarks.goals import Figures, goals
+from benchmarks.suite import backlog_of
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 VERDICTS = {True: "yes", False: "**no**", None: "–"}
@@ -106,6 +107,16 @@ def backlog_table(points: list[dict[str, Any]]) -> str:
     return table(heads, rows)
 
 
+def peer_backlog_table(of: Figures, sizes: Sequence[int]) -> str:
+    """Drains of everybody from backlogs."""
+    rows = [
+        (entry.name, *(number(of("drain", entry.name, backlog_of(size))) for size in sizes))
+        for entry in ALL
+        if any(of("drain", entry.name, backlog_of(size)) is not None for size in sizes)
+    ]
+    return table(("drain, tasks/s, from a backlog of", *(f"{size:,}" for size in sizes)), rows)
+
+
 def origin(found: dict[str, Any]) -> str:
     """Where the figures come from."""
     machine = found["machine"]
@@ -137,6 +148,8 @@ def markdown(found: dict[str, Any], plot: str | None = None) -> str:
         parts += ["### A growing backlog", backlog_table(found["backlog"])]
         if plot:
             parts.append(f"![Rates and latencies as the backlog grows]({plot})")
+    if sizes := found["size"].get("peer_backlogs"):
+        parts.append(peer_backlog_table(of, sizes))
     return "\n\n".join(parts)
 
 

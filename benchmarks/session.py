@@ -104,9 +104,9 @@ def measure(contender: Contender, store: Store, plan: Plan) -> dict[str, float]:
     seen = contender.executed(plan.tasks, plan.limit)
     if seen.count < 2:
         raise ContenderError(f"{contender.module} executed {seen.count} tasks: {contender.log()}")
-    usage = contender.usage()
+    usage, cpu_before = contender.usage(), contender.cpu_before or 0.0
     figures |= {
-        "drain": seen.rate, "executed": seen.count, "worker_cpu": (usage.cpu - seen.cpu_before) / seen.count,
+        "drain": seen.rate, "executed": seen.count, "worker_cpu": (usage.cpu - cpu_before) / seen.count,
         "server_cpu": (store.cpu() - served) / seen.count, "resident": usage.resident,
         "proportional": usage.proportional, "processes": usage.processes,
     }  # fmt: skip

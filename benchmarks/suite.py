@@ -33,18 +33,26 @@ class Size:
         repeat: repetitions of each session.
         plan: what a session measures, but for its task and its workers.
         backlogs: numbers of waiting tasks as the backlog grows.
+        peer_backlogs: the same with the peers, once: drains only, and cut, since some would take an hour.
         workloads: which are measured with the peers too; qtasks itself is measured in all.
     """
 
     repeat: int
     plan: Plan
     backlogs: tuple[int, ...]
+    peer_backlogs: tuple[int, ...] = ()
     workloads: tuple[str, ...] = ("base", "payload", "sync", "two")
 
 
-FULL = Size(3, Plan(limit=12.0), (1_000, 10_000, 100_000, 1_000_000))
+CUT = 8.0
+"""Seconds after which a drain is cut, but for that of the basic workload."""
+FULL = Size(3, Plan(), (1_000, 10_000, 100_000, 1_000_000), (1_000, 100_000))
 QUICK = Size(
-    1, Plan(tasks=8_000, one=1_000, crowd=2_000, trips=100, limit=4.0), (1_000, 10_000, 100_000), ("base",)
+    1,
+    Plan(tasks=8_000, one=1_000, crowd=2_000, trips=100, limit=12.0),
+    (1_000, 10_000, 100_000),
+    (),
+    ("base",),
 )
 
 
@@ -67,17 +75,18 @@ def workloads(plan: Plan, peers: tuple[Entry, ...], chosen: tuple[str, ...]) -> 
     def those(workload: str, entries: list[Entry]) -> list[Entry]:
         return entries if workload in chosen else [entry for entry in entries if entry in ours]
 
-    payload = replace(plan, task="echo", trips=0)
-    sync = replace(plan, task="empty_sync", trips=0)
-    two = replace(plan, workers=2, trips=0)
+    short = replace(plan, trips=0, limit=min(CUT, plan.limit))
+    payload, sync, two = (
+        replace(short, task="echo"),
+        replace(short, task="empty_sync"),
+        replace(short, workers=2),
+    )
     plugged = [with_plugins(n) for n in (1, 3, 10)] + [with_plugins(3, replace=True)]
     return {
         "base": [(entry, {}, plan) for entry in those("base", everyone)],
         "payload": [(entry, {}, payload) for entry in those("payload", everyone)],
         "sync": [(entry, {}, sync) for entry in those("sync", everyone) if entry.asynchronous],
-        "plugins": [(OURS, {}, replace(plan, trips=0))]
-        + [(entry, options, replace(plan, trips=0)) for entry, options in plugged],
-        # One more process of qtasks beside one of its own: on SQLite, too.
+        "plugins": [(entry, options, short) for entry, options in [(OURS, {}), *plugged]],
         "two": [(entry, {}, two) for entry in those("two", everyone)],
     }
 
@@ -106,6 +115,9 @@ class Run:
                 self.sessions.append(session)
                 self.save()
                 tell(session)
+        for session in self._peer_backlogs():
+            self.sessions.append(session)
+            tell(session)
         self.found["chain"] = chain.measure_all()
         self.save()
         self.found["backlog"] = backlog.measure_all(self.size.backlogs)
@@ -129,6 +141,12 @@ class Run:
                     plan = replace(plan, trips=0)
                 yield attempt(Session(workload, entry.name, repetition), entry, options, plan)
 
+    def _peer_backlogs(self) -> Iterator[Session]:
+        for waiting in self.size.peer_backlogs:
+            plan = Plan(tasks=waiting, one=100, crowd=100, trips=0, limit=CUT)
+            for entry in (OURS, *self.peers):
+                yield attempt(Session(backlog_of(waiting), entry.name, 0), entry, {}, plan)
+
     def save(self) -> None:
         """Writes what is known so far."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +155,11 @@ class Run:
         part.write_text(json.dumps(whole, indent=1))
         part.replace(self.path)
         self.found["sessions"] = whole["sessions"]
+
+
+def backlog_of(waiting: int) -> str:
+    """The workload of a drain from a backlog of this size."""
+    return f"{waiting:,} waiting"
 
 
 def attempt(session: Session, entry: Entry, options: dict[str, Any], plan: Plan) -> Session:
