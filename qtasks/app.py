@@ -37,6 +37,8 @@ from qtasks.producer import Producer
 from qtasks.registry import Declares, Router, check_name
 from qtasks.schemas import Task, TaskRecord, TaskRequest, task_from_record
 from qtasks.text import cut
+from qtasks.trace import Trace
+from qtasks.tracing import Tracer
 
 PAGE = 500
 
@@ -52,11 +54,13 @@ class QueueTasks(Declares):
             place of those that `url` and the defaults give.
         config: settings; the default reads the environment (`QTASKS_…`).
         plugins: plugin objects and names of installed plugins, or `"auto"` for all installed ones.
+        trace: record every call of a trigger for each task; the default is `QTASKS_TRACE`.
 
     Attributes:
         pm: the plugin manager; `app.pm.hook` fires triggers, `app.pm.pluggy` is pluggy's own.
         tasks: the declared tasks by name.
         clock: gives the current Unix time in seconds.
+        tracer: the trace: whether it is on for all tasks, and what it keeps out.
 
     Raises:
         ConfigError, InvalidNameError: a parameter is not valid.
@@ -76,6 +80,7 @@ class QueueTasks(Declares):
         stats: Stats | None = None,
         config: QueueConfig | None = None,
         plugins: Literal["auto"] | Iterable[object | str] = (),
+        trace: bool | None = None,
     ) -> None:
         super().__init__()
         self.name = check_name(name, "app name")
@@ -94,6 +99,7 @@ class QueueTasks(Declares):
         self.stats = stats or Stats()
         self._bind()
         self.producer = Producer(self)
+        self.tracer = Tracer(self, self.config.trace if trace is None else trace)
         self._add_default_plugins()
         self._plugins = plugins
         if not isinstance(plugins, str):
@@ -210,7 +216,7 @@ class QueueTasks(Declares):
         self, task_name: str, *, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None,
         queue: str | None = None, priority: int | None = None, delay: float | None = None,
         eta: datetime | None = None, uuid: UUID | None = None, timeout: float | None = None,
-        extra: Mapping[str, Any] | None = None, unique_key: str | None = None,
+        extra: Mapping[str, Any] | None = None, unique_key: str | None = None, trace: bool | None = None,
     ) -> Task:  # fmt: skip
         """Adds a task. When it returns, the task is stored and queued.
 
@@ -224,6 +230,7 @@ class QueueTasks(Declares):
             timeout: wait up to this many seconds for the result and return the finished task.
             extra: what plugins need (JSON).
             unique_key: at most one open task has it; the second call gets the first one's task.
+            trace: record every call of a trigger for this task, see `trace()`; `None` is the application's choice.
 
         Raises:
             PluginError, TaskCancelError, TaskRejected: a plugin refused; nothing is stored.
@@ -232,7 +239,7 @@ class QueueTasks(Declares):
             QueueFullError, PayloadTooLargeError, EncodeError, InvalidNameError, ValueError: nothing is stored.
             ResultTimeoutError: it was added, but did not finish within `timeout`.
         """
-        options = AddOptions(queue, priority, delay, eta, uuid, timeout, extra, unique_key)
+        options = AddOptions(queue, priority, delay, eta, uuid, timeout, extra, unique_key, trace)
         return await self.add(task_name, positional(args), kwargs or {}, options)
 
     async def add(
@@ -294,6 +301,12 @@ class QueueTasks(Declares):
         if record is None:
             raise ResultTimeoutError(f"task {uuid} did not finish within {timeout} s; it goes on")
         return await self._seen(record)
+
+    async def trace(self, uuid: UUID) -> Trace | None:
+        """Every call of a trigger for a task that was traced: which plugin changed what, on the producer and on the
+        workers. `None` where there is no trace: it was not asked for, or the task has expired."""
+        self.starter.check_started()
+        return await self.tracer.read(uuid)
 
     def stream(self, uuid: UUID, start: int = 0) -> AsyncIterator[Any]:
         """The items of a generator task as they come; see `Task.stream`."""
@@ -407,7 +420,12 @@ class QueueTasks(Declares):
     async def delete(self, uuids: Sequence[UUID]) -> list[bool]:
         """Deletes finished tasks, dead ones included; `False` where there is none."""
         self.starter.check_started()
-        return await self.storage.delete_many(uuids)
+        records = await self.storage.get_many(uuids)
+        deleted = await self.storage.delete_many(uuids)
+        for record, gone in zip(records, deleted, strict=True):
+            if gone and record is not None and self.tracer.wanted(record.extra):
+                await self.tracer.forget(record.uuid)
+        return deleted
 
     async def ping(self) -> bool:
         """Whether a server of this app is alive; fires `qtasks_ping`."""
@@ -423,4 +441,5 @@ class QueueTasks(Declares):
         self.starter.check_started()
         await self.storage.flush_all()
         await self.broker.flush_all()
+        await self.tracer.forget_all()
         await self.pm.hook.qtasks_flush_all(qtasks=self, broker=self.broker)

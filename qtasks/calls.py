@@ -32,6 +32,7 @@ class AddOptions(NamedTuple):
     timeout: float | None = None
     extra: Mapping[str, Any] | None = None
     unique_key: str | None = None
+    trace: bool | None = None
 
     def request(
         self, task_name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], now: float
@@ -46,6 +47,8 @@ class AddOptions(NamedTuple):
         extra = dict(self.extra or {})
         if self.unique_key is not None:
             extra["unique_key"] = self.unique_key
+        if self.trace is not None:
+            extra["qtasks.trace"] = self.trace
         return TaskRequest(
             task_name=task_name, args=args, kwargs=dict(kwargs), queue=self.queue, priority=self.priority,
             available_at=self._available_at(now), uuid=self.uuid, extra=extra,

@@ -64,6 +64,11 @@ class QueueConfig(BaseSettings):
     status_ttl: Positive = Field(
         default=30.0, description="How long a server counts as alive after its last sign."
     )
+    trace: bool = Field(default=False, description="Record every call of a trigger, for each task.")
+    trace_values: Literal["auto", "all", "none"] = Field(
+        default="auto",
+        description="Whether a trace keeps values; `auto`: unless a plugin such as encryption keeps secrets.",
+    )
     durability: Literal["none", "fsync", "replica"] = Field(
         default="none", description="What an enqueue, and the acceptance of a result, wait for."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -30,9 +31,11 @@ from qtasks.schemas import (
     TaskStatusNewSchema,
     task_from_record,
 )
+from qtasks.tracing import FLAG
 
 if TYPE_CHECKING:
     from qtasks.app import QueueTasks
+    from qtasks.tracing import Part
 
 
 class Prepared(NamedTuple):
@@ -40,6 +43,7 @@ class Prepared(NamedTuple):
 
     record: TaskRecord
     model: TaskStatusNewSchema
+    trace: Part | None = None
 
 
 class Producer:
@@ -55,6 +59,19 @@ class Producer:
             PluginError, TaskCancelError, TaskRejected: a plugin refused.
             InvalidNameError, EncodeError, PayloadTooLargeError, ValueError: the request is not valid.
         """
+        if not self._app.tracer.wanted(request.extra):
+            return await self._prepare(request, replay_of)
+        uuid = request.uuid or uuid4()
+        request = replace(request, uuid=uuid, extra={**request.extra, FLAG: True})
+        part = self._app.tracer.begin(uuid)
+        try:
+            with self._app.tracer.recording(part):
+                return (await self._prepare(request, replay_of))._replace(trace=part)
+        except BaseException:
+            self._app.tracer.drop(part)
+            raise
+
+    async def _prepare(self, request: TaskRequest, replay_of: UUID | None) -> Prepared:
         app = self._app
         now = app.clock()
         declared = app.tasks.get(request.task_name)
@@ -131,7 +148,13 @@ class Producer:
         Raises:
             EnqueueUnknownError: the connection was cut before the reply.
         """
-        prepared = [await self.prepare(request) for request in requests]
+        prepared: list[Prepared] = []
+        try:
+            for request in requests:
+                prepared.append(await self.prepare(request))
+        except BaseException:
+            self._drop_traces(prepared)
+            raise
         return await self.store(prepared)
 
     async def store(self, prepared: Sequence[Prepared]) -> list[Task | QTasksError]:
@@ -140,9 +163,29 @@ class Producer:
             return []
         try:
             verdicts = await self._app.delivery.add([item.record for item in prepared])
-        except TransientError as error:
+        except BaseException as error:
+            self._drop_traces(prepared)
+            if not isinstance(error, TransientError):
+                raise
             raise EnqueueUnknownError(*(item.record.uuid for item in prepared)) from error
-        return [await self._result(*pair) for pair in zip(prepared, verdicts, strict=True)]
+        return [await self._traced(*pair) for pair in zip(prepared, verdicts, strict=True)]
+
+    def _drop_traces(self, prepared: Sequence[Prepared]) -> None:
+        for item in prepared:
+            if item.trace is not None:
+                self._app.tracer.drop(item.trace)
+
+    async def _traced(self, item: Prepared, verdict: AddVerdict) -> Task | QTasksError:
+        if item.trace is None:
+            return await self._result(item, verdict)
+        tracer = self._app.tracer
+        if verdict.kind is not Added.ADDED:
+            tracer.drop(item.trace)
+            return await self._result(item, verdict)
+        with tracer.recording(item.trace):
+            result = await self._result(item, verdict)
+        await tracer.end(item.trace, item.record.available_at)
+        return result
 
     async def _result(self, item: Prepared, verdict: AddVerdict) -> Task | QTasksError:
         record = item.record
@@ -163,7 +206,7 @@ class Producer:
 
     async def announce(self, item: Prepared) -> Task:
         """Fires the signals for a task that is stored and queued."""
-        app, (record, model) = self._app, item
+        app, record, model = self._app, item.record, item.model
         await app.broker.added(record.uuid, model)
         task = self._task(record)
         await app.pm.hook.qtasks_add_task_after_broker(

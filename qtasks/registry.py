@@ -190,10 +190,10 @@ class TaskFunction(Generic[P, R]):
     def options(
         self, *, queue: str | None = None, priority: int | None = None, delay: float | None = None,
         eta: Any = None, uuid: UUID | None = None, timeout: float | None = None,
-        extra: Mapping[str, Any] | None = None, unique_key: str | None = None,
+        extra: Mapping[str, Any] | None = None, unique_key: str | None = None, trace: bool | None = None,
     ) -> BoundTask[P]:  # fmt: skip
         """The task with options for adding it; they are those of `QueueTasks.add_task`."""
-        options = AddOptions(queue, priority, delay, eta, uuid, timeout, extra, unique_key)
+        options = AddOptions(queue, priority, delay, eta, uuid, timeout, extra, unique_key, trace)
         return BoundTask(self.name, self._owner, options)
 
 

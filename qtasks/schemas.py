@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field
 
 if TYPE_CHECKING:
     from qtasks.app import QueueTasks
+    from qtasks.trace import Trace
 else:
     QueueTasks = Any  # pydantic resolves the annotations of Task, where this is only a private back reference
 
@@ -415,6 +416,10 @@ class Task:
             TaskNotFoundError: there is no such task any more.
         """
         return self._bound().follow(self.uuid)
+
+    async def trace(self) -> Trace | None:
+        """Every call of a trigger for this task, if it was traced; see `QueueTasks.trace`."""
+        return await self._bound().trace(self.uuid)
 
     async def cancel(self) -> bool:
         """Cancels the task: at once while it waits, soon while it runs.

@@ -22,6 +22,7 @@ from qtasks.context import TaskContext
 from qtasks.errors import WrongLoopError
 from qtasks.registry import Router, TaskFunction, TaskOptions
 from qtasks.schemas import Task, TaskRequest
+from qtasks.trace import Trace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -163,10 +164,10 @@ class QueueTasks:
         self, task_name: str, *, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None,
         queue: str | None = None, priority: int | None = None, delay: float | None = None,
         eta: datetime | None = None, uuid: UUID | None = None, timeout: float | None = None,
-        extra: Mapping[str, Any] | None = None, unique_key: str | None = None,
+        extra: Mapping[str, Any] | None = None, unique_key: str | None = None, trace: bool | None = None,
     ) -> Task:  # fmt: skip
         """As `qtasks.QueueTasks.add_task`."""
-        options = AddOptions(queue, priority, delay, eta, uuid, timeout, extra, unique_key)
+        options = AddOptions(queue, priority, delay, eta, uuid, timeout, extra, unique_key, trace)
         return self._add(task_name, positional(args), kwargs or {}, options)
 
     def _add(
@@ -185,6 +186,10 @@ class QueueTasks:
     def wait_result(self, uuid: UUID, timeout: float | None = None) -> Task:
         """As `qtasks.QueueTasks.wait_result`."""
         return self._call(lambda: self.app.wait_result(uuid, timeout))
+
+    def trace(self, uuid: UUID) -> Trace | None:
+        """As `qtasks.QueueTasks.trace`."""
+        return self._call(lambda: self.app.trace(uuid))
 
     def stream(self, uuid: UUID, start: int = 0) -> Iterator[Any]:
         """The items of a generator task as they come; see `qtasks.Task.stream`."""

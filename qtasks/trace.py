@@ -1,18 +1,24 @@
-"""TraceRecorder: which plugin changed which value of a task from what to what, as a tree and as JSON."""
+"""The trace: which plugin changed which value of a task from what to what, as data, as JSON and as a tree.
+
+Rich is imported where a tree is made: the core does without.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
-from rich.text import Text
-from rich.tree import Tree
-
 from qtasks.chain import PluginCall
+from qtasks.text import one_line
 
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+REDACTED: Final = "(redacted)"
+"""Stands for a value that is kept out."""
 ABSENT: Final = "(absent)"
 """Stands in a change for a value that was not there before, or is not there any more."""
 LONGEST: Final = 200
@@ -38,6 +44,7 @@ class TraceCall:
 
     Attributes:
         trigger, plugin: what was called; `plugin` is empty for a trigger that no plugin implements.
+        version: of that plugin, where it says one.
         changes: what it replaced.
         seconds: how long it took.
         error: what it raised; `None` if it did not.
@@ -47,6 +54,7 @@ class TraceCall:
 
     trigger: str
     plugin: str
+    version: str | None = None
     changes: tuple[Change, ...] = ()
     seconds: float = 0.0
     error: str | None = None
@@ -61,6 +69,108 @@ class TraceCall:
     def from_dict(cls, data: Mapping[str, Any]) -> TraceCall:
         """The call that `to_dict` was taken of."""
         return cls(**{**data, "changes": tuple(Change(**change) for change in data["changes"])})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TracePart:
+    """What one process did for a task at one time: the producer when it was added, or a worker in one delivery.
+
+    Attributes:
+        side: `"producer"` or `"worker"`.
+        calls: in the order in which they happened.
+        began, ended: Unix seconds.
+        worker, attempt, delivery: of a worker: its owner id, the failures before, the claims of this attempt.
+        outcome: how the delivery ended: an outcome, `"rejected"` or `"lost"`.
+        left_out: calls beyond those that are kept.
+    """
+
+    side: str
+    calls: tuple[TraceCall, ...]
+    began: float
+    ended: float
+    worker: str = ""
+    attempt: int = 0
+    delivery: int = 0
+    outcome: str = ""
+    left_out: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data (JSON)."""
+        return {**dataclasses.asdict(self), "calls": [call.to_dict() for call in self.calls]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TracePart:
+        """The part that `to_dict` was taken of."""
+        return cls(**{**data, "calls": tuple(TraceCall.from_dict(call) for call in data["calls"])})
+
+    @property
+    def title(self) -> str:
+        """What it is, in a line."""
+        if self.side == "producer":
+            return "producer"
+        again = f", delivery {self.delivery}" if self.delivery > 1 else ""
+        return f"worker {self.worker}, attempt {self.attempt + 1}{again}: {self.outcome}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trace:
+    """Every call of a trigger for one task, on the producer and on the workers, as it was stored with the task."""
+
+    uuid: UUID
+    parts: tuple[TracePart, ...]
+
+    @property
+    def calls(self) -> tuple[TraceCall, ...]:
+        """The calls of all parts."""
+        return tuple(call for part in self.parts for call in part.calls)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data (JSON)."""
+        return {"uuid": str(self.uuid), "parts": [part.to_dict() for part in self.parts]}
+
+    def tree(self, title: str = "", *, idle: bool = True) -> Tree:
+        """As a tree (of rich): parts, triggers, plugins, changes.
+
+        Parameters:
+            title: stands at its root; the uuid if empty.
+            idle: show triggers that no plugin implements, too.
+        """
+        from rich.text import Text
+        from rich.tree import Tree
+
+        tree = Tree(Text(title or str(self.uuid), style="bold"))
+        for part in self.parts:
+            branch = tree.add(Text(part.title, style="bold blue"))
+            _add_calls(branch, part.calls, idle=idle)
+            if part.left_out:
+                branch.add(Text(f"({part.left_out} more calls were not kept)", style="dim"))
+        return tree
+
+
+def taken(call: PluginCall, redact: Redact | None, version: str | None = None) -> TraceCall:
+    """What is kept of a call.
+
+    Parameters:
+        redact: (trigger, path) -> whether a value is kept out; it is asked for the path `error`, too.
+        version: of the plugin.
+    """
+    changes: list[Change] = []
+    for name, before in call.before.items():
+        after = call.after[name]
+        if after is not before:
+            _differ(name, before, after, changes)
+    error = None if call.error is None else f"{type(call.error).__name__}: {one_line(call.error)}"
+    if redact is not None:
+        changes = [
+            Change(change.path, REDACTED, REDACTED) if redact(call.trigger, change.path) else change
+            for change in changes
+        ]
+        if call.error is not None and redact(call.trigger, "error"):
+            error = f"{type(call.error).__name__}: {REDACTED}"
+    return TraceCall(
+        trigger=call.trigger, plugin=call.plugin, version=version, changes=tuple(changes), seconds=call.seconds,
+        error=None if error is None else _cut(error, LONGEST), wrapper=call.wrapper, signal=not call.before,
+    )  # fmt: skip
 
 
 class TraceRecorder:
@@ -82,31 +192,12 @@ class TraceRecorder:
 
     def __call__(self, call: PluginCall) -> None:
         """Takes one call; those that belong to no task are left out."""
-        uuid = _uuid_of(call.given)
+        uuid = call.uuid
         if uuid is None or (self.only is not None and uuid not in self.only):
             return
         kept = self._calls.setdefault(uuid, [])
         if len(kept) < self._limit:
-            kept.append(self._taken(call))
-
-    def _taken(self, call: PluginCall) -> TraceCall:
-        changes: list[Change] = []
-        for name, before in call.before.items():
-            after = call.after[name]
-            if after is not before:
-                _differ(name, before, after, changes)
-        if self._redact is not None:
-            changes = [
-                Change(change.path, "(redacted)", "(redacted)")
-                if self._redact(call.trigger, change.path)
-                else change
-                for change in changes
-            ]
-        return TraceCall(
-            trigger=call.trigger, plugin=call.plugin, changes=tuple(changes), seconds=call.seconds,
-            error=None if call.error is None else f"{type(call.error).__name__}: {call.error}", wrapper=call.wrapper,
-            signal=not call.before,
-        )  # fmt: skip
+            kept.append(taken(call, self._redact))
 
     def calls(self, uuid: UUID) -> list[TraceCall]:
         """What was recorded of a task, in the order in which it happened."""
@@ -115,13 +206,6 @@ class TraceRecorder:
     def to_dict(self) -> dict[str, list[dict[str, Any]]]:
         """Everything that was recorded, by uuid, as plain data (JSON)."""
         return {str(uuid): [call.to_dict() for call in calls] for uuid, calls in self._calls.items()}
-
-
-def _uuid_of(given: Mapping[str, Any]) -> UUID | None:
-    found = given.get("uuid")
-    if found is None:
-        found = getattr(given.get("task_broker"), "uuid", None) or getattr(given.get("task"), "uuid", None)
-    return found if isinstance(found, UUID) else None
 
 
 # --- Differences ----------------------------------------------------------------------------------
@@ -171,7 +255,17 @@ def render_tree(title: str, calls: Iterable[TraceCall], *, idle: bool = True) ->
         calls: the calls, in their order.
         idle: show triggers that no plugin implements, too.
     """
+    from rich.text import Text
+    from rich.tree import Tree
+
     tree = Tree(Text(title, style="bold"))
+    _add_calls(tree, calls, idle=idle)
+    return tree
+
+
+def _add_calls(tree: Tree, calls: Iterable[TraceCall], *, idle: bool) -> None:
+    from rich.text import Text
+
     for trigger, together in groupby(calls, key=lambda call: call.trigger if call.plugin else None):
         if trigger is not None:
             branch = tree.add(Text(trigger, style="cyan"))
@@ -179,11 +273,14 @@ def render_tree(title: str, calls: Iterable[TraceCall], *, idle: bool = True) ->
                 _add_call(branch, call)
         elif idle:
             tree.add(Text(f"(no plugin) {', '.join(call.trigger for call in together)}", style="dim"))
-    return tree
 
 
 def _add_call(branch: Tree, call: TraceCall) -> None:
+    from rich.text import Text
+
     line = Text(call.plugin, style="bold green" if call.changes else "green")
+    if call.version:
+        line.append(f" {call.version}", style="dim")
     if call.wrapper:
         line.append(" (wrapper)", style="dim")
     if not call.changes and call.error is None:

@@ -4,7 +4,7 @@ Pure: no I/O, and no knowledge of how plugins are registered. `docs` and DESIGN 
 their numbers, and so have the tests.
 """
 
-from qtasks.chain.compiler import Chain, compile_chain
+from qtasks.chain.compiler import Chain, compile_chain, compile_switch
 from qtasks.chain.model import (
     MAX_NESTING,
     NULL,
@@ -34,4 +34,5 @@ __all__ = [
     "Trigger",
     "arrange",
     "compile_chain",
+    "compile_switch",
 ]

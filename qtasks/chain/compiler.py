@@ -82,6 +82,25 @@ def compile_chain(trigger: Trigger, implementations: Sequence[Implementation], h
     return chain
 
 
+def compile_switch(trigger: Trigger, plain: Chain, watched: Chain, when: Callable[[], object]) -> Chain:
+    """The function that fires a trigger by one chain while something is true, and by another otherwise.
+
+    Parameters:
+        plain: while it is not.
+        watched: while `when()` is true, in the context of the caller.
+    """
+    params = ", ".join(trigger.params)
+    given = ", ".join(f"{name}={name}" for name in trigger.params)
+    source = (
+        f"def {trigger.name}({'*, ' * bool(params)}{params}):\n"
+        f"    return _watched({given}) if _when() else _plain({given})\n"
+    )
+    namespace: dict[str, Any] = {"_plain": plain, "_watched": watched, "_when": when}
+    exec(_code(trigger.name, source), namespace)  # noqa: S102 - made of identifiers
+    switch: Chain = namespace[trigger.name]
+    return switch
+
+
 @lru_cache(maxsize=1024)
 def _code(name: str, source: str) -> CodeType:
     filename = f"<chain {name} {next(_numbers)}>"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
+from uuid import UUID
 
 Shape: TypeAlias = Literal["mapping", "value", "pair", "kwargs"]
 OnError: TypeAlias = Literal["raise", "isolate"]
@@ -137,6 +138,15 @@ class PluginCall:
     seconds: float
     error: BaseException | None = None
     wrapper: bool = False
+
+    @property
+    def uuid(self) -> UUID | None:
+        """The task that it was about; `None` where it was about none, or about several."""
+        found = self.given.get("uuid")
+        for name in ("task_broker", "task"):
+            if found is None:
+                found = getattr(self.given.get(name), "uuid", None)
+        return found if isinstance(found, UUID) else None
 
 
 Observer: TypeAlias = Callable[[PluginCall], object]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from qtasks import __version__
-from qtasks.cli import conformance, demo, plugins, run, tasks, top
+from qtasks.cli import conformance, demo, plugins, run, tasks, top, trace
 from qtasks.cli.session import Session
 
 EPILOG = (
@@ -52,5 +52,6 @@ run.add_to(cli)
 tasks.add_to(cli)
 plugins.add_to(cli)
 top.add_to(cli)
+trace.add_to(cli)
 demo.add_to(cli)
 conformance.add_to(cli)

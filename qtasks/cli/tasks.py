@@ -55,6 +55,9 @@ def add(
     wait: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Wait for the result this long.")
     ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Record what is fired for it; see qtasks trace.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Add a task to the queue."""
@@ -65,7 +68,7 @@ def add(
             typer.echo(_undeclared(task, list(app.tasks)), err=True)
         return await app.add_task(
             task, args=[_value(arg) for arg in args or ()], kwargs=kwargs, queue=queue, priority=priority,
-            delay=delay, uuid=uuid, unique_key=unique_key, timeout=wait,
+            delay=delay, uuid=uuid, unique_key=unique_key, timeout=wait, trace=trace or None,
         )  # fmt: skip
 
     added = session(context).ask(question)

@@ -7,14 +7,23 @@ import inspect
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from threading import get_ident
 from types import MappingProxyType, ModuleType
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
-from qtasks.chain import Chain, Host, Implementation, Observer, OnError, Trigger, compile_chain
+from qtasks.chain import (
+    Chain,
+    Host,
+    Implementation,
+    Observer,
+    OnError,
+    Trigger,
+    compile_chain,
+    compile_switch,
+)
 from qtasks.errors import PluginRegistrationError
 from qtasks.hookspecs import MODULES
 from qtasks.manager import discovery
@@ -35,7 +44,8 @@ class PluginInfo:
         name: the name it is registered under.
         plugin: the plugin itself.
         origin: `"direct"`, or what its entry point refers to.
-        distribution, version: what it was installed with; `None` if it was not.
+        distribution: what it was installed with; `None` if it was not found through an entry point.
+        version: of that distribution; else the `__version__` of the plugin, or of the package that its code is in.
         triggers: the triggers it implements, in the order of their names.
         on_error: its own choice (rule 9); `None` is the default of each trigger.
         plugin_timeout: seconds that each of its implementations may take; `None` is no bound.
@@ -62,6 +72,12 @@ class _Options:
     version: str | None = None
 
 
+class _Observing(NamedTuple):
+    observer: Observer
+    idle: bool
+    when: Callable[[], object] | None
+
+
 class PluginManager:
     """Holds the plugins of one application and fires its triggers.
 
@@ -77,7 +93,7 @@ class PluginManager:
         self._timeout = _seconds(plugin_timeout)
         self._options: dict[str, _Options] = {}
         self._quarantine: list[Quarantined] = []
-        self._observers: list[tuple[Observer, bool]] = []
+        self._observers: list[_Observing] = []
         self._host = Host(failed=self._failed, slow=self._slow, blind=self._blind)
         self.errors: Counter[tuple[str, str]] = Counter()
         """How often each (plugin, trigger) has failed, isolated or not."""
@@ -185,7 +201,7 @@ class PluginManager:
             plugin=plugin,
             origin=options.origin,
             distribution=options.distribution,
-            version=options.version,
+            version=options.version or discovery.version_of(plugin),
             triggers=triggers,
             on_error=options.on_error,
             plugin_timeout=self._bound(options),
@@ -309,14 +325,27 @@ class PluginManager:
                     timeout=self._bound(options),
                 )
             )
-        return compile_chain(trigger, implementations, self._host)
+        chain = compile_chain(trigger, implementations, self._host)
+        for each in self._observers:
+            if each.when is not None:
+                # A chain of its own: what is fired otherwise goes on as if there were no such observer.
+                idle = (*self._host.idle_observers, each.observer) if each.idle else self._host.idle_observers
+                host = replace(
+                    self._host, observers=(*self._host.observers, each.observer), idle_observers=idle
+                )
+                chain = compile_switch(
+                    trigger, chain, compile_chain(trigger, implementations, host), each.when
+                )
+        return chain
 
     def _bound(self, options: _Options) -> float | None:
         return (self._timeout if options.plugin_timeout is None else options.plugin_timeout) or None
 
     # --- Observers ------------------------------------------------------------------------------
 
-    def add_observer(self, observer: Observer, *, idle: bool = False) -> None:
+    def add_observer(
+        self, observer: Observer, *, idle: bool = False, when: Callable[[], object] | None = None
+    ) -> None:
         """Adds a callable that is told of every call of a plugin, as a `PluginCall`.
 
         Without observers this costs nothing. An observer that raises is logged; the chain goes on.
@@ -324,8 +353,11 @@ class PluginManager:
         Parameters:
             observer: is called on the event loop, so it has to be quick.
             idle: tell it also of triggers that no plugin implements.
+            when: tell it only of what is fired while this is true; it is asked at each firing, in the context of
+                the caller, and has to be quick: the `get` of a `ContextVar`, say. What is fired meanwhile costs next
+                to nothing more where it is not.
         """
-        self._observers.append((observer, idle))
+        self._observers.append(_Observing(observer, idle, when))
         self._observe()
 
     def remove_observer(self, observer: Observer) -> None:
@@ -334,15 +366,16 @@ class PluginManager:
         Raises:
             ValueError: it was not added.
         """
-        for i, (known, _) in enumerate(self._observers):
-            if known == observer:
+        for i, known in enumerate(self._observers):
+            if known.observer == observer:
                 del self._observers[i]
                 return self._observe()
         raise ValueError(f"{observer!r} is not an observer")
 
     def _observe(self) -> None:
-        self._host.observers = tuple(observer for observer, _ in self._observers)
-        self._host.idle_observers = tuple(observer for observer, idle in self._observers if idle)
+        everywhere = [each for each in self._observers if each.when is None]
+        self._host.observers = tuple(each.observer for each in everywhere)
+        self._host.idle_observers = tuple(each.observer for each in everywhere if each.idle)
         self.hook.forget()
 
     # --- What chains report ---------------------------------------------------------------------

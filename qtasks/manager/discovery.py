@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any, Final, Literal
 
 GROUP: Final = "qtasks.plugins"
@@ -61,6 +63,15 @@ def owner(point: EntryPoint) -> tuple[str | None, str | None]:
     if point.dist is None:
         return None, None
     return point.dist.name, point.dist.version
+
+
+def version_of(plugin: object) -> str | None:
+    """The version of a plugin that was registered directly: what it says itself, or what its package says."""
+    named = plugin if isinstance(plugin, ModuleType) or inspect.isclass(plugin) else type(plugin)
+    module = named.__name__ if isinstance(named, ModuleType) else named.__module__
+    package = sys.modules.get(module.partition(".")[0])
+    found = getattr(plugin, "__version__", None) or getattr(package, "__version__", None)
+    return found if isinstance(found, str) else None
 
 
 def load(point: EntryPoint) -> Any:

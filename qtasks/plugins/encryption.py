@@ -63,6 +63,7 @@ class EncryptionPlugin(AtRest):
     """
 
     qtasks_name = "encryption"
+    qtasks_secret = True  # traces keep no values then
     mark: ClassVar[str] = "sealed:1:"
 
     def __init__(

@@ -14,6 +14,7 @@ from qtasks.components.worker.outcome import Ended, traceback_of, unwritable_set
 from qtasks.errors import FatalError, TransientError
 from qtasks.schemas import TaskStatusEnum
 from qtasks.text import one_line
+from qtasks.tracing import REJECTED
 
 if TYPE_CHECKING:
     from qtasks.components.worker.worker import Worker
@@ -39,6 +40,7 @@ class Finisher:
         self._ended: deque[Ended] = deque()
         self._settling: list[Ended] = []
         self._accepted: deque[Ended] = deque()
+        self._traced = worker.app.tracer.runs
         self.began: float | None = None
         self._work = asyncio.Event()
         self._announce = asyncio.Event()
@@ -132,14 +134,19 @@ class Finisher:
 
     def _settled(self, ended: Ended, verdict: SettleVerdict) -> None:
         self._worker.forget(ended.settle.handle)
+        part = self._traced.get(ended.settle.handle.epoch) if self._traced else None
         if verdict is SettleVerdict.REJECTED:
             log.warning(
                 "task %s was settled by another worker; this result is dropped", ended.settle.handle.uuid
             )
+            if part is not None:
+                part.about["outcome"] = REJECTED
+                self._accepted.append(Ended(ended.settle))
+                self._announce.set()
             return
         if ended.settle.then:
             self._worker.wake()
-        if ended.model is not None:
+        if ended.model is not None or part is not None:
             self._accepted.append(ended)
             self._announce.set()
 
@@ -149,9 +156,19 @@ class Finisher:
             await self._announce.wait()
             self._announce.clear()
             while self._accepted:
-                await self._fire(self._accepted[0])
+                await (self._fire_traced if self._traced else self._fire)(self._accepted[0])
                 self._accepted.popleft()
             self._check_empty()
+
+    async def _fire_traced(self, ended: Ended) -> None:
+        part = self._traced.pop(ended.settle.handle.epoch, None)
+        if part is None:
+            await self._fire(ended)
+            return
+        tracer = self._worker.app.tracer
+        with tracer.recording(part):
+            await self._fire(ended)
+        await tracer.after(ended.settle, part)
 
     async def _fire(self, ended: Ended) -> None:
         settle, task_func, task_broker, model = ended

@@ -425,7 +425,10 @@ class Run:
         records = []
         for request in model.then:
             try:
-                records.append((await self.app.producer.prepare(request)).record)
+                prepared = await self.app.producer.prepare(request)
+                if prepared.trace is not None:
+                    await self.app.tracer.end(prepared.trace, prepared.record.available_at)
+                records.append(prepared.record)
             except Exception as error:
                 raise FollowUpError(f"the follow-up task {request.task_name!r} was refused") from error
         return tuple(records)

@@ -128,6 +128,7 @@ class Worker(Component):
         self.loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[None] = self.loop.create_future()
         self.deadlines = Deadlines()
+        self._tracer = self.app.tracer
         self._finisher = Finisher(self)
         self._keeper = Keeper(self)
         self.restorer = Restorer(self)
@@ -361,7 +362,10 @@ class Worker(Component):
         self._busy += 1
         run = Run(self, slot)
         try:
-            ended = await run()
+            if self._tracer.on or record.extra:
+                ended = await self._tracer.run(run, handle, record)
+            else:
+                ended = await run()
         except asyncio.CancelledError:
             raise
         except TransientError as error:
