@@ -403,7 +403,7 @@ NODES = st.tuples(st.sampled_from(["plain", "async"]), st.sets(st.integers(0, 7)
 GRAPHS = st.lists(NODES, min_size=1, max_size=7)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(GRAPHS, st.booleans())
 def test_what_is_needed_is_open_before_and_closed_after_what_needs_it(
     graph: list[tuple[str, set[int]]], fails: bool

@@ -173,6 +173,11 @@ async def test_two_workers_and_a_killed_holder(redis_url: str, start_workers: St
     workers = start_workers(unique_site)
     async with unique_site.make(redis_url) as app:
         await workers_up(app, 2)
+        names = [f"report {n}" for n in range(20)]
+        race = [(name, await app.add_task("ask", args=(name, "nobody"))) for name in names for _ in range(4)]
+        winners = {(name, (await each.wait_result(20)).returning) for name, each in race}
+        assert len(winners) == len(names)  # whoever asks for a name gets the same task
+
         first = await app.add_task("report", args=("long",))
         holder = await said(workers, "report long began")
         asked = [await app.add_task("ask", args=("long",)) for _ in range(10)]

@@ -19,9 +19,9 @@ async def report(name: str) -> str:
 
 
 @router.task(name="ask")
-async def ask(name: str) -> str:
+async def ask(name: str, queue: str = "default") -> str:
     """Adds from inside a worker process; gives the uuid of the task that it got."""
-    return str((await report.add_task(name)).uuid)
+    return str((await report.options(queue=queue).add_task(name)).uuid)
 
 
 def make(url: str | None = None) -> QueueTasks:
