@@ -213,7 +213,7 @@ class LimitsPlugin:
         app, handle = context.app, context.handle
         key = limit.name or context.task_func.name
         if limit.key is not None:
-            key += f":{digest(limit.key(*args, **kw))}"
+            key += f":{digest(limit.key(*args, **kw), app.config)}"
         place = Place(limit, app.global_config, key, f"{handle.uuid}/{handle.epoch}", app.config.lease)
         if limit.concurrency is not None:
             context.resources.push_async_callback(self._leave, place)

@@ -72,7 +72,7 @@ class UniquePlugin:
         if not isinstance(unique, Unique):
             raise TypeError(f"task {task_name!r}: extra['unique'] is a Unique(...), not {unique!r}")
         value = unique.key(*args, **kw) if unique.key is not None else _by_name(declared, args, kw)
-        key = f"{_PREFIX}{task_name}:{digest(value)}"
+        key = f"{_PREFIX}{task_name}:{digest(value, qtasks.config)}"
         if unique.window is not None:
             key += f":{await _window(qtasks.global_config, key, str(uuid), unique.window)}"
         return {"extra": {**extra, "unique_key": key}}

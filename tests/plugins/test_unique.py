@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from qtasks import QueueTasks, TaskExecSchema, TaskRequest
+from qtasks import QueueConfig, QueueTasks, TaskExecSchema, TaskRequest
 from qtasks.plugins.keys import digest
 from qtasks.plugins.unique import Unique, UniquePlugin, _by_name
 from tests.app.conftest import working
@@ -134,6 +135,7 @@ def _declared() -> TaskExecSchema:
 
 
 DECLARED = _declared()
+CONFIG = QueueConfig()
 SHORT = st.text(max_size=3)
 VALUES = st.one_of(
     st.integers(), st.text(), st.sets(SHORT, max_size=3), st.dictionaries(SHORT, st.integers())
@@ -150,22 +152,30 @@ def test_how_an_argument_is_passed_makes_no_difference(
     if turned:
         rest = dict(reversed(rest.items()))
     args = tuple(names.values())[:positional]
-    assert digest(_by_name(DECLARED, args, rest)) == digest(_by_name(DECLARED, (), {"c": c, "b": b, "a": a}))
+    assert digest(_by_name(DECLARED, args, rest), CONFIG) == digest(
+        _by_name(DECLARED, (), {"c": c, "b": b, "a": a}), CONFIG
+    )
 
 
 @settings(max_examples=25)
 @given(VALUES, VALUES)
 def test_other_values_have_another_key(a: Any, b: Any) -> None:
     plain = [sorted(value) if isinstance(value, set) else value for value in (a, b)]
-    assert (digest(a) == digest(b)) == (plain[0] == plain[1])
+    assert (digest(a, CONFIG) == digest(b, CONFIG)) == (plain[0] == plain[1])
 
 
 def test_a_set_has_one_key_in_all_processes() -> None:
-    code = "from qtasks.plugins.keys import digest; print(digest(set('abcdefghijkl')))"
+    code = "import qtasks; from qtasks.plugins.keys import digest; "
+    code += "print(digest(set('abcdefghijkl'), qtasks.QueueConfig()))"
     there = subprocess.run(
         [sys.executable, "-c", code], env=environment(), check=True, capture_output=True, text=True
     )
-    assert there.stdout.strip() == digest(set("abcdefghijkl"))
+    assert there.stdout.strip() == digest(set("abcdefghijkl"), CONFIG)
+
+
+def test_the_digest_is_keyed_as_that_of_the_arguments() -> None:
+    keys = [QueueConfig(digest_key=SecretStr(secret)) for secret in ("one", "other")]
+    assert len({digest("4711", config) for config in (CONFIG, *keys)}) == 3
 
 
 async def test_two_workers_and_a_killed_holder(redis_url: str, start_workers: StartWorkers) -> None:
