@@ -15,7 +15,7 @@ from qtasks.calls import AddOptions, TaskAdder, positional
 from qtasks.components.broker import Broker
 from qtasks.components.delivery import Delivery, delivery_of
 from qtasks.components.global_config import GlobalConfig
-from qtasks.components.primitives import CancelVerdict, Page
+from qtasks.components.primitives import CancelVerdict, Capabilities, Page
 from qtasks.components.starter import Starter
 from qtasks.components.stats import Stats
 from qtasks.components.storage import Storage
@@ -116,8 +116,21 @@ class QueueTasks(Declares):
         ):  # fmt: skip
             component.bind(self.pm, app_name=self.name, config=self.config)
         self.broker.storage = self.storage
+        self.pm.set_capabilities(self._capabilities())
         self.worker.app = self.task_executor.app = self.starter.app = self.stats.app = self
         self.delivery: Delivery = delivery_of(self.broker, self.storage)
+
+    def _capabilities(self) -> dict[str, bool]:
+        """What plugins may count on: what broker and storage both declare; that data are shared or outlive the
+        process, the global config too."""
+        parts = (self.broker, self.storage, self.global_config)
+        return {
+            name: all(
+                getattr(part.capabilities, name)
+                for part in (parts if name in ("shared", "durable") else parts[:2])
+            )
+            for name in Capabilities.__dataclass_fields__
+        }
 
     def _add_default_plugins(self) -> None:
         from qtasks.plugins.retry import RetryPlugin

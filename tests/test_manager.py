@@ -327,10 +327,24 @@ def test_qtasks_api_and_required_capabilities() -> None:
         with pytest.raises(PluginRegistrationError, match="plugin"):
             pm.register(plugin, name="wrong")
     needy = Add(1)
-    needy.qtasks_requires = ("colocated", "streams")  # type: ignore[attr-defined]
-    pm.register(needy, name="needy")
-    assert pm.missing({"colocated"}) == {"needy": {"streams"}}
-    assert pm.missing({"colocated", "streams"}) == {}
+    needy.qtasks_requires = ("shared", "streams")  # type: ignore[attr-defined]
+    pm.register(needy, name="before there is an application")
+    pm.unregister(needy)
+    pm.set_capabilities({"shared": True, "streams": False})
+    with pytest.raises(PluginRegistrationError, match="'needy' needs streams, which the stores"):
+        pm.register(needy, name="needy")
+    with pytest.raises(PluginRegistrationError, match="'needy' needs streams"):
+        pm.pluggy.register(needy, name="needy")
+    assert not pm.has("needy")
+    pm.set_capabilities({"shared": True, "streams": True})
+    assert pm.register(needy, name="needy") == "needy"
+    for wrong in (("share",), "share", (1,), 7):
+        plugin = Add(1)
+        plugin.qtasks_requires = wrong  # type: ignore[attr-defined]
+        with pytest.raises(
+            PluginRegistrationError, match=r"did you mean 'shared'|must be names of capabilities"
+        ):
+            pm.register(plugin, name="wrong")
 
 
 async def test_third_party_triggers_obey_the_same_rules() -> None:

@@ -8,7 +8,7 @@ import typer
 
 from qtasks import __version__
 from qtasks.cli import conformance, demo, plugins, run, tasks, top, trace
-from qtasks.cli.session import Session
+from qtasks.cli.session import Plugins, Session
 
 EPILOG = (
     "Exit codes: 0 done; 1 what was asked for failed; 2 the command line is wrong or there is no application; "
@@ -39,13 +39,14 @@ def options(
             "-A", "--app", metavar="MODULE:APP", help="The application; also QTASKS_APP, or pyproject.toml."
         ),
     ] = None,
+    plugin: Plugins = None,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show tracebacks of errors.")] = False,
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """qtasks: a task queue in which every step of a task's life is a declared pluggy hook."""
-    context.obj = Session(app, traceback)
+    context.obj = Session(app, traceback, plugin or [])
 
 
 run.add_to(cli)

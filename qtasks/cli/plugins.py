@@ -109,28 +109,33 @@ def plugins(context: typer.Context, as_json: Json = False) -> None:
     with errors_as_exit_codes(session(context).traceback):
         pm = session(context).app().pm
         registered: list[dict[str, Any]] = [
-            {
-                "name": info.name, "origin": info.origin, "distribution": info.distribution, "version": info.version,
-                "triggers": list(info.triggers),
-            }
+            {"name": info.name, "distribution": info.distribution, "version": info.version, "origin": info.origin,
+             "triggers": list(info.triggers)}
             for info in pm.plugins()
         ]  # fmt: skip
-        left_out = [{"name": item.name, "reason": item.reason} for item in pm.quarantined()]
+        left_out = [
+            {"name": item.name, "distribution": item.distribution, "version": item.version, "origin": item.origin,
+             "reason": item.reason}
+            for item in pm.quarantined()
+        ]  # fmt: skip
         if as_json:
-            show_json({"plugins": registered, "quarantined": left_out})
+            show_json({"plugins": registered, "quarantined": left_out, "blocked": pm.blocked()})
             return
+        columns = ["plugin", "distribution", "version", "origin"]
         show_rows(
-            f"{len(registered)} plugins", ["plugin", "from", "triggers"],
-            [[p["name"], _origin(p), ", ".join(p["triggers"])] for p in registered],
+            f"{len(registered)} plugins", [*columns, "triggers"],
+            [[*(p[name] for name in _COLUMNS), ", ".join(p["triggers"])] for p in registered],
         )  # fmt: skip
         if left_out:
-            show_rows("in quarantine", ["plugin", "because"], [[q["name"], q["reason"]] for q in left_out])
+            rows: list[list[object]] = [
+                [*(item[name] for name in _COLUMNS), item["reason"]] for item in left_out
+            ]
+            show_rows("in quarantine", [*columns, "because"], rows)
+        if pm.blocked():
+            typer.echo(f"kept out: {', '.join(pm.blocked())}")
 
 
-def _origin(plugin: dict[str, Any]) -> str:
-    if plugin["distribution"]:
-        return f"{plugin['distribution']} {plugin['version']}"
-    return "the application" if plugin["origin"] == "direct" else str(plugin["origin"])
+_COLUMNS = ("name", "distribution", "version", "origin")
 
 
 def explain(

@@ -10,12 +10,10 @@ from typing import Annotated
 
 import typer
 
-from qtasks.app import QueueTasks
 from qtasks.cli import logs
 from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes, leaving_at_once
-from qtasks.cli.locate import load
 from qtasks.cli.processes import PARENT, Family
-from qtasks.cli.session import session
+from qtasks.cli.session import Plugins, session
 from qtasks.registry import check_name
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -39,10 +37,7 @@ def run(
     reload: Annotated[
         bool, typer.Option("--reload", help="Start again when a .py file here changes.")
     ] = False,
-    plugin: Annotated[
-        list[str] | None,
-        typer.Option("-p", metavar="NAME | no:NAME", help="Load an installed plugin, or keep one out."),
-    ] = None,
+    plugin: Plugins = None,
     log_level: Annotated[str, typer.Option(metavar="LEVEL", help=", ".join(LEVELS) + ".")] = "info",
 ) -> None:
     """Run the worker until SIGTERM or SIGINT; what runs may finish. A second signal ends it at once.
@@ -54,25 +49,16 @@ def run(
             raise CommandError(f"--log-level is one of {', '.join(LEVELS)}, not {log_level!r}", Code.USAGE)
         names = [check_name(name.strip(), "queue name") for name in queues.split(",")] if queues else None
         logs.set_up(log_level)
-        spec = session(context).spec
+        session(context).plugins += plugin or []
         if processes > 1 or reload:
             if not reload:
-                load(spec)  # a mistake is told once, here
+                session(context).app()  # a mistake is told once, here
             raise typer.Exit(Family(_command(), processes, reload=reload).run())
-        app = load(spec)
-        _choose_plugins(app, plugin or [])
+        app = session(context).app()
         app.worker.configure(queues=names, concurrency=concurrency)
         _follow_parent()
         with leaving_at_once():
             app.run_forever(until_idle=until_idle)
-
-
-def _choose_plugins(app: QueueTasks, chosen: list[str]) -> None:
-    for name in chosen:
-        if name.startswith("no:"):
-            app.pm.block(name.removeprefix("no:"))
-        elif not app.pm.has(name):
-            app.pm.load_installed([name], strict=True)
 
 
 def _command() -> list[str]:

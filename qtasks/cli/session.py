@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -11,13 +12,20 @@ from rich.console import Console
 from rich.table import Table
 
 from qtasks.app import QueueTasks
-from qtasks.cli.exits import clean, errors_as_exit_codes, run_async
+from qtasks.cli.exits import Code, CommandError, clean, errors_as_exit_codes, run_async
 from qtasks.cli.locate import load, spec_of
 from qtasks.codec import encode
+from qtasks.manager.discovery import BLOCK
 from qtasks.schemas import Task
 
 T = TypeVar("T")
 
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-p", metavar="NAME | no:NAME", help="Load an installed plugin, or keep one out; may be repeated."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 
@@ -27,11 +35,13 @@ class Session:
     Parameters:
         given: what `-A` said.
         traceback: whether errors are shown with their tracebacks.
+        plugins: what `-p` said: names of installed plugins to be loaded, and `no:name` for those kept out.
     """
 
-    def __init__(self, given: str | None, traceback: bool) -> None:
+    def __init__(self, given: str | None, traceback: bool, plugins: Sequence[str] = ()) -> None:
         self._given = given
         self.traceback = traceback
+        self.plugins = list(plugins)
 
     @property
     def spec(self) -> str:
@@ -39,8 +49,22 @@ class Session:
         return spec_of(self._given)
 
     def app(self) -> QueueTasks:
-        """The application."""
-        return load(self.spec)
+        """The application, with the plugins that `-p` asked for, and without those that it keeps out."""
+        kept_out = [name.removeprefix("no:") for name in self.plugins if name.startswith("no:")]
+        asked = [name for name in self.plugins if not name.startswith("no:")]
+        if both := sorted({*kept_out} & {*asked}):
+            raise CommandError(f"-p {both[0]} and -p no:{both[0]}: choose one", Code.USAGE)
+        if kept_out:
+            # Before the application is imported: a plugin that is kept out is not imported either.
+            before = os.environ.get(BLOCK)
+            os.environ[BLOCK] = ",".join([*([before] if before else []), *kept_out])
+        app = load(self.spec)
+        for name in kept_out:
+            app.pm.block(name)  # where the application was imported before
+        for name in asked:
+            if not app.pm.has(name):
+                app.pm.load_installed([name], strict=True, asked=True)
+        return app
 
     def ask(self, question: Callable[[QueueTasks], Awaitable[T]]) -> T:
         """Opens the application, asks it something, closes it; errors become exit codes."""

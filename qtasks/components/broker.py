@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -27,7 +28,7 @@ from qtasks.components.primitives import (
     SettleVerdict,
     SweepReport,
 )
-from qtasks.errors import TaskDefer
+from qtasks.errors import CapabilityError, TaskDefer
 from qtasks.schemas import Task, TaskPrioritySchema, TaskRecord, TaskStatusNewSchema, TaskStatusTerminalSchema
 
 if TYPE_CHECKING:
@@ -146,6 +147,21 @@ class BrokerPrimitives(ABC):
         raise NotImplementedError(
             f"{type(self).__name__} is declared shared and must implement release_exclusive"
         )
+
+    def in_transaction(self, transaction: Any) -> AbstractContextManager[None]:
+        """Tasks that are added inside this block are stored and queued in the caller's own transaction: with its
+        commit, or not at all. For brokers with the capability `transactional_enqueue`, paired with their own storage.
+
+        The signals after adding (`broker_add_after`, `qtasks_add_task_after_broker`) fire inside the block, before the
+        commit, which is still the caller's.
+
+        Parameters:
+            transaction: what the backend takes for one: its client's connection, inside a transaction.
+
+        Raises:
+            CapabilityError: the broker does not declare it, or its storage lies elsewhere.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not declare `transactional_enqueue`")
 
 
 class Colocated(ABC):

@@ -30,6 +30,7 @@ from qtasks.manager import discovery
 from qtasks.manager.discovery import Quarantined
 from qtasks.manager.explain import ChainLink, explain
 from qtasks.manager.hook import HookRelay
+from qtasks.manager.inspection import required
 from qtasks.manager.registry import Registry
 from qtasks.text import one_line
 
@@ -71,6 +72,12 @@ class _Options:
     distribution: str | None = None
     version: str | None = None
 
+    def told(self) -> str:
+        """Where it comes from, for people."""
+        if self.origin == "direct":
+            return "by the application itself"
+        return f"from {self.distribution} {self.version} ({self.origin})"
+
 
 class _Observing(NamedTuple):
     observer: Observer
@@ -101,6 +108,8 @@ class PluginManager:
         self.pluggy = Registry(self._changed)
         for module in MODULES:
             self.pluggy.add_hookspecs(module)
+        for name in discovery.blocked():
+            self.block(name)
 
     # --- Plugins --------------------------------------------------------------------------------
 
@@ -130,11 +139,22 @@ class PluginManager:
 
     def _register(self, plugin: object, name: str | None, options: _Options) -> str:
         name = name or self.pluggy.get_canonical_name(plugin)
+        self._check_free(name, options)
         if self.pluggy.register(plugin, name) is None:
             logger.info("plugin %r is blocked, and was not registered", name)
         else:
             self._options[name] = options
         return name
+
+    def _check_free(self, name: str, options: _Options) -> None:
+        if not self.has(name):
+            return
+        other = self._options.get(name, _Options())
+        raise PluginRegistrationError(
+            f"a plugin named {name!r} is registered already, {other.told()}; this one is {options.told()}: give one "
+            "of the two another name with app.add_plugin(..., name=...), or leave it out",
+            plugin=name,
+        )
 
     def configure(
         self, name: str, on_error: OnError | None = None, plugin_timeout: float | None = None
@@ -178,6 +198,10 @@ class PluginManager:
         """Keeps a plugin of this name out, and takes it out if it is registered."""
         self.pluggy.set_blocked(name)
 
+    def blocked(self) -> list[str]:
+        """The names that are kept out, by `block` or by `QTASKS_PLUGIN_BLOCK` in the environment."""
+        return sorted(name for name, plugin in self.pluggy.list_name_plugin() if plugin is None)
+
     def has(self, name: str) -> bool:
         """Whether a plugin of this name is registered."""
         return self.pluggy.has_plugin(name)
@@ -205,13 +229,17 @@ class PluginManager:
             triggers=triggers,
             on_error=options.on_error,
             plugin_timeout=self._bound(options),
-            requires=frozenset(getattr(plugin, "qtasks_requires", ())),
+            requires=required(plugin, name),
         )
 
-    def missing(self, capabilities: Iterable[str]) -> dict[str, frozenset[str]]:
-        """The plugins that declare capabilities in `qtasks_requires` which are not among the given."""
-        there = frozenset(capabilities)
-        return {info.name: info.requires - there for info in self.plugins() if info.requires - there}
+    def set_capabilities(self, declared: Mapping[str, bool]) -> None:
+        """Says what the stores of the application can do; from then on a plugin whose `qtasks_requires` names more
+        is refused at registration. Done by `QueueTasks`.
+
+        Parameters:
+            declared: every capability there is, and whether the application has it.
+        """
+        self.pluggy.capabilities = dict(declared)
 
     def _changed(self) -> None:
         # A name that came back through pm.pluggy must not find the options of another plugin.
@@ -222,7 +250,7 @@ class PluginManager:
     # --- Discovery ------------------------------------------------------------------------------
 
     def load_installed(
-        self, names: Literal["auto"] | Iterable[str] = "auto", strict: bool = False
+        self, names: Literal["auto"] | Iterable[str] = "auto", strict: bool = False, *, asked: bool = False
     ) -> list[str]:
         """Registers installed plugins, from the entry-point group `qtasks.plugins`.
 
@@ -232,6 +260,8 @@ class PluginManager:
         Parameters:
             names: which: `"auto"` is all, in the order of their names; else in the order given.
             strict: raise instead of putting into quarantine.
+            asked: a person asked for these names (on the command line), so `QTASKS_PLUGIN_AUTOLOAD=0` does not
+                count; a blocked one stays out nevertheless.
 
         Returns:
             The names of the plugins that were registered.
@@ -239,20 +269,23 @@ class PluginManager:
         Raises:
             PluginRegistrationError: in strict mode: a plugin failed, or is not installed.
         """
-        if not discovery.enabled():
+        if not asked and not discovery.enabled():
             logger.info("%s turns installed plugins off", discovery.AUTOLOAD)
             return []
-        points, absent = discovery.installed(names)
-        for name in absent:
-            self._reject(discovery.missing(name), strict)
+        found = discovery.installed(names)
+        for rejected in found.rejected:
+            if not self.pluggy.is_blocked(rejected.name):
+                self._reject(rejected, strict)
         loaded = []
-        for point in points:
+        for point in found.points:
             if self.pluggy.is_blocked(point.name):
                 continue
             try:
                 self._load(point)
-            # A plugin that calls sys.exit on import must not take the host down either.
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            # Whatever it is: a plugin that calls sys.exit on import must not take the host down either.
+            except BaseException as error:
                 self._reject(discovery.quarantined(point, error), strict)
             else:
                 loaded.append(point.name)
@@ -261,6 +294,7 @@ class PluginManager:
     def _load(self, point: EntryPoint) -> None:
         distribution, version = discovery.owner(point)
         options = _Options(origin=point.value, distribution=distribution, version=version)
+        self._check_free(point.name, options)  # before anything of it is imported
         self._register(discovery.load(point), point.name, options)
 
     def _reject(self, rejected: Quarantined, strict: bool) -> None:

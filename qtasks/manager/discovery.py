@@ -1,18 +1,23 @@
-"""Plugins that are installed: found through the entry-point group `qtasks.plugins`, loaded on request."""
+"""Plugins that are installed: found through the entry-point group `qtasks.plugins`, loaded on request.
+
+Only the metadata of distributions is read here; nothing of a plugin is imported before `load`.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from types import ModuleType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 GROUP: Final = "qtasks.plugins"
 AUTOLOAD: Final = "QTASKS_PLUGIN_AUTOLOAD"
+BLOCK: Final = "QTASKS_PLUGIN_BLOCK"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,22 +45,94 @@ def enabled() -> bool:
     return os.environ.get(AUTOLOAD, "1").strip().lower() not in {"0", "false", "no", "off"}
 
 
-def installed(names: Literal["auto"] | Iterable[str]) -> tuple[list[EntryPoint], list[str]]:
-    """The entry points asked for, and the names that are not installed.
+def blocked() -> frozenset[str]:
+    """The names that the environment keeps out of every application: `QTASKS_PLUGIN_BLOCK=name,name`."""
+    return frozenset(name.strip() for name in os.environ.get(BLOCK, "").split(",") if name.strip())
+
+
+class Installed(NamedTuple):
+    """What was found for the names that were asked for.
+
+    Attributes:
+        points: the entry points, in the order in which they are to be registered.
+        rejected: what cannot be had, and why.
+    """
+
+    points: list[EntryPoint]
+    rejected: list[Quarantined]
+
+
+def installed(names: Literal["auto"] | Iterable[str]) -> Installed:
+    """The entry points asked for.
 
     With `"auto"` they come in the order of their names, so that a chain does not depend on the order
-    of installation; an allow-list is followed in its own order.
+    of installation; an allow-list is followed in its own order. Where two distributions offer the same
+    name none of the two is taken: which one it would be must not depend on what else is installed.
     """
+    found, rejected = offered(GROUP)
+    wanted = sorted(found) if names == "auto" else list(dict.fromkeys(names))
+    result = Installed([], rejected if names == "auto" else [])
+    for name in wanted:
+        points = found.get(name, [])
+        if len(points) == 1:
+            result.points.append(points[0])
+        elif points:
+            result.rejected.extend(_clash(point, points) for point in points)
+        else:
+            result.rejected.append(missing(name))
+    return result
+
+
+def offered(group: str) -> tuple[dict[str, list[EntryPoint]], list[Quarantined]]:
+    """The entry points of a group by name, each with those of all distributions that offer it, and the
+    distributions whose metadata cannot be read: one such must not hide the others."""
     found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=GROUP):
-        same = found.setdefault(point.name, [])
-        # The same distribution may be found twice, when its folder is on the path twice.
-        if all((point.value, owner(point)) != (other.value, owner(other)) for other in same):
-            same.append(point)
-    if names == "auto":
-        return [point for name in sorted(found) for point in found[name]], []
-    wanted = list(dict.fromkeys(names))
-    return [point for name in wanted for point in found.get(name, ())], [n for n in wanted if n not in found]
+    unreadable: list[Quarantined] = []
+    seen: set[str] = set()
+    for distribution in distributions():
+        try:
+            name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
+            if name in seen:
+                continue  # its folder is on the path twice, or another version is shadowed
+            seen.add(name)
+            points = distribution.entry_points.select(group=group)
+        except Exception as error:
+            unreadable.append(_unreadable(distribution, error))
+            continue
+        for point in points:
+            found.setdefault(point.name, []).append(point)
+    return found, unreadable
+
+
+def _unreadable(distribution: Distribution, error: Exception) -> Quarantined:
+    where = str(distribution.locate_file(""))
+    return Quarantined(
+        name="?",
+        origin=str(getattr(distribution, "_path", where)),
+        distribution=None,
+        version=None,
+        reason=f"the metadata of this distribution cannot be read: {type(error).__name__}: {error}",
+        error=error,
+    )
+
+
+def _clash(point: EntryPoint, points: list[EntryPoint]) -> Quarantined:
+    all_of_them = " and ".join(sorted(whose(each) for each in points))
+    distribution, version = owner(point)
+    return Quarantined(
+        name=point.name,
+        origin=point.value,
+        distribution=distribution,
+        version=version,
+        reason=f"the name {point.name!r} clashes: it is offered by {all_of_them}. None of them is loaded: uninstall "
+        "all but one, or add the plugin in the application by app.add_plugin(..., name=...)",
+    )
+
+
+def whose(point: EntryPoint) -> str:
+    """An entry point with its distribution, for people."""
+    distribution, version = owner(point)
+    return f"{distribution} {version} ({point.value})"
 
 
 def owner(point: EntryPoint) -> tuple[str | None, str | None]:

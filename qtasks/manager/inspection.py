@@ -173,6 +173,48 @@ def check_api(plugin: object, name: str, version: tuple[int, ...] = API_VERSION)
             )
 
 
+def required(plugin: object, name: str) -> frozenset[str]:
+    """The capabilities in `qtasks_requires` of a plugin.
+
+    Raises:
+        PluginRegistrationError: these are no names.
+    """
+    given = getattr(plugin, "qtasks_requires", ())
+    try:
+        return names(given, "qtasks_requires")
+    except TypeError:
+        raise PluginRegistrationError(
+            f'plugin {name!r}: qtasks_requires must be names of capabilities, such as ("shared",), not {given!r}',
+            plugin=name,
+        ) from None
+
+
+def check_requires(plugin: object, name: str, declared: Mapping[str, bool] | None) -> None:
+    """Compares `qtasks_requires` of a plugin (such as `("shared",)`) with what the application's stores declare.
+
+    Parameters:
+        declared: every capability and whether it is there; `None` where there is no application yet.
+
+    Raises:
+        PluginRegistrationError: one is not there, or is no capability.
+    """
+    wanted = required(plugin, name)
+    if declared is None or not wanted:
+        return
+    if unknown := sorted(wanted - declared.keys()):
+        raise PluginRegistrationError(
+            f"plugin {name!r} needs {', '.join(unknown)}, which is no capability"
+            f"{_similar(unknown[0], declared)}: correct its qtasks_requires",
+            plugin=name,
+        )
+    if lacking := sorted(each for each in wanted if not declared[each]):
+        raise PluginRegistrationError(
+            f"plugin {name!r} needs {', '.join(lacking)}, which the stores of this application do not declare: "
+            "choose another backend, or leave the plugin out",
+            plugin=name,
+        )
+
+
 _CLAUSE: Final = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)\s*")
 
 

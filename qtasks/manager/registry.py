@@ -15,7 +15,7 @@ import pluggy
 
 from qtasks.chain import Place, Trigger, arrange
 from qtasks.errors import PluginError, PluginRegistrationError
-from qtasks.manager.inspection import check_api, combined_order, implementations, plugin_order
+from qtasks.manager.inspection import check_api, check_requires, combined_order, implementations, plugin_order
 from qtasks.markers import PROJECT, trigger_of
 
 Arranged: TypeAlias = list[tuple[pluggy.HookImpl, Place]]
@@ -32,6 +32,7 @@ class Registry(pluggy.PluginManager):
         super().__init__(PROJECT)
         self.triggers: dict[str, Trigger] = {}
         self.specs: dict[str, Callable[..., Any]] = {}
+        self.capabilities: dict[str, bool] | None = None
         self._changed = changed
 
     # --- Plugins --------------------------------------------------------------------------------
@@ -52,6 +53,7 @@ class Registry(pluggy.PluginManager):
             return None
         self._check_duplicate(plugin, name)
         check_api(plugin, name)
+        check_requires(plugin, name, self.capabilities)
         plugin_order(plugin, name)
         found = implementations(plugin, name, self.triggers, self.parse_hookimpl_opts)
         try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from qtasks.components.broker import Broker
 from qtasks.components.primitives import DropVerdict, QueueSize
+from qtasks.errors import CapabilityError
 from qtasks.testing import lifecycle
 from qtasks.testing.bench import Bench
 from qtasks.testing.broker.claims import QUEUE, drain, push
@@ -114,3 +117,14 @@ class Lifecycle(Suite):
         If this fails, check that `hold_exclusive` compares and sets in one atomic step.
         """
         await lifecycle.check_exclusive(bench)
+
+    @check("BROKER-78", lacks=("transactional_enqueue",))
+    async def test_transactions_are_refused(self, bench: Bench[Broker]) -> None:
+        """A broker that does not declare `transactional_enqueue` refuses a transaction of the caller's with
+        `CapabilityError`.
+
+        If this fails, check that `in_transaction` is that of the base class, or declare it.
+        """
+        broker = await bench.open()
+        with pytest.raises(CapabilityError, match="transactional_enqueue"), broker.in_transaction(object()):
+            pass

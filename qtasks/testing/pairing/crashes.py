@@ -245,7 +245,8 @@ class Crashes(Suite):
         await pair.restore()
         claims = await pair.claim()
         assert running.uuid in {token.uuid for token, _ in claims}
-        assert tasks[2].uuid not in {token.uuid for token, _ in claims}, "run before it was due"
+        if bench.now() < tasks[2].available_at:  # a slow machine may get there late
+            assert tasks[2].uuid not in {token.uuid for token, _ in claims}, "run before it was due"
         assert await pair.settle(success(running, bench.now())) == [SettleVerdict.REJECTED]
         await pair.settle(*(success(token, bench.now()) for token, _ in claims))
         await finished(pair, *(task.uuid for task in tasks))
