@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from qtasks.components.broker import Broker
 from qtasks.components.global_config import GlobalConfig
 from qtasks.components.storage import Storage
-from qtasks.errors import ConfigError
+from qtasks.errors import ConfigError, QTasksError
+from qtasks.manager import discovery
 from qtasks.text import masked
 
 DEFAULT_URL: Final = "sqlite:///qtasks.db"
@@ -47,9 +48,11 @@ def backend_from_url(url: str = DEFAULT_URL) -> Backend:
         )
     if scheme in _BUILT_IN:
         return _BUILT_IN[scheme](url)
-    offered = {point.name.lower(): point for point in entry_points(group=GROUP)}
+    offered: dict[str, list[EntryPoint]] = {}
+    for name, points in discovery.offered(GROUP)[0].items():
+        offered.setdefault(name.lower(), []).extend(points)
     if scheme in offered:
-        return _third_party(offered[scheme], url)
+        return _third_party(_only(scheme, offered[scheme]), url)
     known = ", ".join(sorted({*_BUILT_IN, *offered}))
     raise ConfigError(
         f"no backend is installed for the scheme {scheme!r}: use one of {known}, or install a distribution "
@@ -95,13 +98,28 @@ def _redis(url: str) -> Backend:
     return backend
 
 
+def _only(scheme: str, points: list[EntryPoint]) -> EntryPoint:
+    if len(points) > 1:
+        raise ConfigError(
+            f"the scheme {scheme!r} clashes: it is offered by "
+            f"{' and '.join(sorted(map(discovery.whose, points)))}. Uninstall all but one"
+        )
+    return points[0]
+
+
 def _third_party(point: EntryPoint, url: str) -> Backend:
-    origin = f"the backend {point.name!r} ({point.value})"
+    origin = f"the backend {point.name!r} of {discovery.whose(point)}"
     try:
         factory = point.load()
     except Exception as error:
         raise ConfigError(f"{origin} cannot be imported: {type(error).__name__}: {error}") from error
-    backend = factory(url)
+    try:
+        backend = factory(url)
+    except QTasksError:
+        raise
+    except Exception as error:
+        # The URL is not told: it may hold a password, and the error may too.
+        raise ConfigError(f"{origin} cannot be made from this URL: {type(error).__name__}") from error
     if not isinstance(backend, Backend):
         raise ConfigError(f"{origin} must return a qtasks.backends.Backend, not {type(backend).__name__}")
     return backend

@@ -132,7 +132,7 @@ def _clash(point: EntryPoint, points: list[EntryPoint]) -> Quarantined:
 def whose(point: EntryPoint) -> str:
     """An entry point with its distribution, for people."""
     distribution, version = owner(point)
-    return f"{distribution} {version} ({point.value})"
+    return f"{distribution} {version} ({point.value})" if distribution else f"({point.value})"
 
 
 def owner(point: EntryPoint) -> tuple[str | None, str | None]:

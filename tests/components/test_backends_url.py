@@ -12,6 +12,7 @@ from qtasks.components.memory import MemoryBroker
 from qtasks.components.sqlite import SQLiteBroker
 from qtasks.config import QueueConfig
 from qtasks.errors import ConfigError
+from qtasks.manager import discovery
 
 
 def test_memory_components_share_a_space_of_their_own():
@@ -90,9 +91,8 @@ def test_the_settings_show_no_password(url, shown):
 def offer(monkeypatch):
     def install(value: str) -> None:
         point = EntryPoint("Stub", value, backends.GROUP)
-        monkeypatch.setattr(
-            backends, "entry_points", lambda group: [point] if group == backends.GROUP else []
-        )
+        found = {backends.GROUP: {point.name: [point]}}
+        monkeypatch.setattr(discovery, "offered", lambda group: (found.get(group, {}), []))
 
     return install
 
@@ -125,5 +125,5 @@ def test_a_third_party_that_cannot_be_imported_is_named(offer):
 
 def test_a_built_in_scheme_cannot_be_taken_over(monkeypatch):
     point = EntryPoint("sqlite", f"{__name__}:junk", backends.GROUP)
-    monkeypatch.setattr(backends, "entry_points", lambda group: [point])
+    monkeypatch.setattr(discovery, "offered", lambda group: ({point.name: [point]}, []))
     assert isinstance(backend_from_url("sqlite:///x.db").broker, SQLiteBroker)
