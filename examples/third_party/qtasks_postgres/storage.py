@@ -162,7 +162,9 @@ class PostgresStorage(Part, Storage):
     async def get_many(self, uuids: Sequence[UUID]) -> list[TaskRecord | None]:
         connection = current()
         if connection is not None:  # the caller's transaction sees what it has added
-            return _in_order(uuids, await execute(connection, self.link.target, _GET, (self._opened(), list(uuids))))
+            return _in_order(
+                uuids, await execute(connection, self.link.target, _GET, (self._opened(), list(uuids)))
+            )
         return await self._submit("get", self._get, uuids, lambda uuid: uuid)
 
     async def _get(self, uuids: Sequence[UUID]) -> list[TaskRecord | None]:
