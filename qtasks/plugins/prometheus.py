@@ -145,7 +145,7 @@ class PrometheusPlugin:
         if model.started_at:
             self._run.labels(task).observe(max(0.0, model.finished_at - model.started_at))
             self._wait.labels(queue).observe(max(0.0, model.started_at - model.available_at))
-        if isinstance(model, TaskStatusSuccessSchema) and self._app is not None:
+        if not retried and self._app is not None:
             for follow in model.then:
                 declared = self._app.tasks.get(follow.task_name)
                 into = follow.queue or (declared.queue if declared is not None else "default")
