@@ -169,7 +169,62 @@ def _value(option: Any) -> str:
     return str(getattr(kind, "name", None) or "value").upper()
 
 
-RENDERED = {"triggers": triggers, "settings": settings, "command line": command_line}
+def checks() -> str:
+    """Every check of the conformance kit, a section per component."""
+    from qtasks import testing
+
+    suites = [
+        value
+        for value in vars(testing).values()
+        if inspect.isclass(value) and value.__name__.endswith("Suite")
+    ]
+    parts = []
+    for suite in sorted(suites, key=lambda suite: SUITES.index(suite.__name__)):
+        if suite is testing.Suite:
+            continue
+        found = suite.checks()
+        parts.append(f"### `{suite.__name__}`, {len(found)} checks\n")
+        parts += ["| Id | What holds | If it fails | Runs |", "|---|---|---|---|"]
+        for each in found:
+            advice = each.advice[:1].upper() + each.advice[1:]
+            parts.append(f"| `{each.id}` | {_cell(each.promise)} | {_cell(advice)} | {_runs(each)} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+SUITES = (
+    "BrokerSuite", "StorageSuite", "PairingSuite", "GlobalConfigSuite", "WorkerSuite", "TaskExecutorSuite",
+    "StarterSuite", "StatsSuite", "ApplicationSuite", "PluginSuite", "Suite",
+)  # fmt: skip
+"""In the order of the page."""
+
+
+def _runs(each: Any) -> str:
+    needs = [f"with `{name}`" for name in each.needs] + [f"without `{name}`" for name in each.lacks]
+    since = [f"since {each.since}"] if each.since > 1 else []
+    return ", ".join(needs + since) or "always"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def capabilities() -> str:
+    """The capabilities, from the docstring of the dataclass."""
+    from qtasks import Capabilities
+
+    doc = inspect.cleandoc(Capabilities.__doc__ or "").partition("Attributes:\n")[2]
+    described = parameters(inspect.cleandoc(doc))
+    lines = ["| Capability | Unless it is said | Means |", "|---|---|---|"]
+    for name, field in Capabilities.__dataclass_fields__.items():
+        lines.append(f"| `{name}` | {'yes' if field.default else 'no'} | {_cell(described[name])} |")
+    return "\n".join(lines)
+
+
+RENDERED = {
+    "triggers": triggers, "settings": settings, "command line": command_line, "checks": checks,
+    "capabilities": capabilities,
+}  # fmt: skip
 
 
 def rendered(source: str) -> str:

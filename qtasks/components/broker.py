@@ -216,6 +216,7 @@ class Broker(Component, BrokerPrimitives):
 
         Raises:
             PluginError, TaskControl: a plugin refused; nothing is stored.
+            CapabilityError: the task has a priority or a time, which this broker does not declare.
         """
         deferred = 0.0
         try:
@@ -228,7 +229,22 @@ class Broker(Component, BrokerPrimitives):
             model = await self.storage.add(uuid, model)
         except TaskDefer as defer:
             model, deferred = defer.values, deferred + defer.seconds
-        return replace(model, available_at=model.available_at + deferred) if deferred else model
+        model = replace(model, available_at=model.available_at + deferred) if deferred else model
+        if not (self.capabilities.priorities and self.capabilities.delayed):
+            self._refuse_undeclared(model)
+        return model
+
+    def _refuse_undeclared(self, model: TaskStatusNewSchema) -> None:
+        for capability, asked, instead in (
+            ("priorities", model.priority != 0, "leave the priority at 0"),
+            ("delayed", model.available_at > self.clock(), "add the task when it is due"),
+        ):
+            if asked and not getattr(self.capabilities, capability):
+                raise CapabilityError(
+                    f"{type(self).__name__} does not declare {capability!r}, which task {model.task_name!r} needs "
+                    f"(priority {model.priority}, available at {model.available_at}): {instead}, or choose "
+                    "another broker"
+                )
 
     def added(self, uuid: UUID, model: TaskStatusNewSchema) -> Coroutine[Any, Any, None]:
         """Fires `broker_add_after` for a task that is stored and queued."""

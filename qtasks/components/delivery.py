@@ -186,6 +186,7 @@ def not_started(handle: DeliveryHandle, verdict: StartVerdict) -> Nack:
 
 def delivery_of(broker: Broker, storage: Storage) -> Delivery:
     """The steps for this pairing."""
-    if isinstance(broker, Colocated) and broker.locality == storage.locality:
+    declared = broker.capabilities.colocated
+    if declared and isinstance(broker, Colocated) and broker.locality == storage.locality:
         return ColocatedDelivery(broker, storage, broker)
     return SplitDelivery(broker, storage)

@@ -240,6 +240,11 @@ class Capabilities:
         replica: `durability="replica"` is honoured.
         notifications: a waiting client or worker is told, without polling.
         streams: the items of a generator can be read while it runs.
+        priorities: entries are given out by priority. Part of the contract unless a broker says False: it then
+            refuses a priority other than 0.
+        delayed: a task can be added for a later time. Part of the contract unless a broker says False: it then
+            refuses such a task. The delays of a retry and of a release every broker has.
+        colocated: shares atomic steps with the other component of the same `locality` (`Colocated`).
         transactional_enqueue: tasks can be added in the caller's own transaction.
         virtual_clock: every time that it writes or compares comes from its attribute `clock`, also in its
             lease keeper, so that tests may move it. Where the store has a clock of its own (a server's),
@@ -252,5 +257,8 @@ class Capabilities:
     replica: bool = False
     notifications: bool = False
     streams: bool = False
+    priorities: bool = True
+    delayed: bool = True
+    colocated: bool = False
     transactional_enqueue: bool = False
     virtual_clock: bool = False

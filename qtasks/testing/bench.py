@@ -87,6 +87,10 @@ class Bench(Generic[C]):
         """Seconds of a lease or delay that a check lets run out."""
         return 30.0 if self.capabilities.virtual_clock else 0.3
 
+    def priority(self, value: int) -> int:
+        """This priority; 0 for a broker that declares none."""
+        return value if self.capabilities.priorities else 0
+
     def now(self) -> float:
         """The time of the components, Unix seconds."""
         return self._clock() if self.capabilities.virtual_clock else time.time()

@@ -97,6 +97,7 @@ def check(
         wrapper = _asynchronous if inspect.iscoroutinefunction(function) else _synchronous
         wrapped = wrapper(function, described)
         wrapped.qtasks_check = described
+        wrapped.__doc__ = f"{id}: {function.__doc__}"
         return wrapped  # type: ignore[no-any-return]
 
     return decorate
@@ -128,14 +129,18 @@ def _synchronous(function: Callable[..., None], described: Check) -> Any:
     return run
 
 
+_DECIDING = frozenset({"admit", "fell_short", "held", "bench", "workbench", "checks"})
+"""What a suite of a third party leaves as it is."""
+
+
 class Suite:
     """The base of all suites. A suite is used by subclassing it, with a fixture `make_component`.
 
     Attributes:
         kit_version: the version of the kit that the subclass was written for; checks that came later
             are skipped until it is raised.
-        expected_failures: checks (by id) that the component is known to fail, with the reason: they
-            become strict xfails.
+        expected_failures: checks, by id or by the name of the test, that the component is known to fail, with the
+            reason: they become strict xfails.
         capabilities: what the component declares; read from the component unless it is set.
     """
 
@@ -148,12 +153,19 @@ class Suite:
         if cls.__module__.startswith(__package__ + "."):
             return
         known = {each.method: each.id for base in cls.__mro__[1:] for each in _own_checks(base)}
+        for name in vars(cls).keys() & _DECIDING:
+            raise TypeError(
+                f"{cls.__name__} overrides {name}, which decides whether a check counts. Put what falls short into "
+                "expected_failures = {'ID': 'why'}"
+            )
         for name in vars(cls).keys() & known.keys():
             raise TypeError(
                 f"{cls.__name__} overrides {name} ({known[name]}). A check is not overridden: put the reason "
                 f"into expected_failures = {{{known[name]!r}: 'why'}}"
             )
-        if unknown := cls.expected_failures.keys() - {each.id for each in _checks_of(cls)}:
+        ids = {each.method: each.id for each in _checks_of(cls)}
+        cls.expected_failures = {ids.get(name, name): why for name, why in cls.expected_failures.items()}
+        if unknown := cls.expected_failures.keys() - {*ids.values()}:
             raise TypeError(f"{cls.__name__}.expected_failures names no check: {', '.join(sorted(unknown))}")
 
     @classmethod

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from qtasks.testing.bench import Bench, Factory
+from qtasks.testing.bench import EVENT_TIMEOUT, Bench, Factory
 
 T = TypeVar("T")
 
@@ -31,6 +31,7 @@ class Machine(RuleBasedStateMachine):
     Attributes:
         factory: makes components, as the fixture `make_component` does.
         component: the one that the program runs against.
+        capabilities: what it declares.
         virtual: whether its clock can be moved.
     """
 
@@ -42,7 +43,8 @@ class Machine(RuleBasedStateMachine):
         self._bench: Bench[Any] = Bench(type(self).factory)
         self.do(self._bench.__aenter__())
         self.component = self.do(self._bench.open())
-        self.virtual = self._bench.capabilities.virtual_clock
+        self.capabilities = self._bench.capabilities
+        self.virtual = self.capabilities.virtual_clock
 
     @property
     def now(self) -> float:
@@ -53,7 +55,8 @@ class Machine(RuleBasedStateMachine):
         """Runs one primitive to its end."""
 
         async def run() -> T:
-            return await awaitable
+            async with asyncio.timeout(EVENT_TIMEOUT):
+                return await awaitable
 
         return self._runner.run(run())
 

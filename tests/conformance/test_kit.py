@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from qtasks.components.broker import Broker
-from qtasks.components.delivery import SplitDelivery, push_item
+from qtasks.components.delivery import ColocatedDelivery, SplitDelivery, delivery_of, push_item
 from qtasks.components.memory import MemoryBroker, MemorySpace, MemoryStorage
 from qtasks.components.primitives import Capabilities
 from qtasks.components.storage import Storage
@@ -27,9 +27,11 @@ from qtasks.testing import (
     StorageSuite,
     Suite,
     TaskExecutorSuite,
+    Verdict,
     WorkerSuite,
     check,
     run_check,
+    run_suite,
 )
 from qtasks.testing.pairing import pair as pairs
 from qtasks.testing.recorder import triggers_of
@@ -202,6 +204,26 @@ def test_a_check_is_not_overridden():
                 """Nothing to see here."""
 
 
+@pytest.mark.parametrize("name", ["admit", "fell_short", "held", "bench", "workbench", "checks"])
+def test_what_decides_on_a_check_is_not_overridden(name):
+    with pytest.raises(TypeError, match=f"overrides {name}"):
+        type("Mine", (BrokerSuite,), {name: lambda self, *args: None})
+
+
+def test_a_check_is_not_overridden_by_a_mixin():
+    class Mixin:
+        async def test_a_pushed_entry_is_claimed(self, bench):
+            """Nothing to see here."""
+
+    with pytest.raises(TypeError, match="BROKER-01 never runs"):
+        type("Mine", (Mixin, BrokerSuite), {})
+
+
+def test_an_expected_failure_may_be_named_by_its_test():
+    mine = type("Mine", (BrokerSuite,), {"expected_failures": {"test_a_pushed_entry_is_claimed": "known"}})
+    assert mine.expected_failures == {"BROKER-01": "known"}
+
+
 def test_a_check_is_not_hidden_by_its_name():
     class One(Suite):
         @check("X-1")
@@ -257,6 +279,43 @@ async def test_an_undeclared_capability_must_be_refused():
 
     with pytest.raises(AssertionError, match=r"^STORAGE-74: DID NOT RAISE"):
         await run_check(StorageSuite, "STORAGE-74", lambda like=None: Modest())
+
+
+class Modest(MemoryBroker):
+    """First in, first out, at once, in two steps: no priorities, no delayed tasks, nothing co-located."""
+
+    capabilities = Capabilities(virtual_clock=True, priorities=False, delayed=False)
+
+    async def push_many(self, items):
+        return await super().push_many(
+            [item._replace(available_at=min(item.available_at, self.clock())) for item in items]
+        )
+
+
+@pytest.mark.parametrize("ids", ["all but the model", pytest.param("the model", marks=pytest.mark.nightly)])
+def test_a_broker_that_declares_little_conforms(ids):
+    """What it does not declare is refused, and what needs it is skipped by name."""
+
+    def make(like=None):
+        return Modest(like.space if like else MemorySpace())
+
+    # It is a subclass, so it has the atomic steps that it does not declare.
+    others = [each.id for each in BrokerSuite.checks() if each.id not in ("BROKER-79", "BROKER-95")]
+    ids = others if ids == "all but the model" else ["BROKER-95"]
+    report = run_suite(BrokerSuite, make, only=ids)
+    assert report.of(Verdict.FALLS_SHORT) == []
+    if ids == ["BROKER-95"]:
+        return
+    skipped = {result.check.id: result.capability for result in report.of(Verdict.SKIPPED)}
+    assert {"BROKER-08": "priorities", "BROKER-12": "delayed"}.items() <= skipped.items()
+    assert not skipped.keys() & {"BROKER-91", "BROKER-92"}
+
+
+async def test_undeclared_steps_are_not_used():
+    broker, storage = MemoryBroker(space := MemorySpace()), MemoryStorage(space)
+    assert isinstance(delivery_of(broker, storage), ColocatedDelivery)
+    broker, storage = Modest(space), MemoryStorage(space)
+    assert isinstance(delivery_of(broker, storage), SplitDelivery)
 
 
 async def test_a_later_check_is_skipped_for_an_older_suite():

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from qtasks import PluginManager, QueueConfig
+from qtasks import Capabilities, PluginManager, QueueConfig, testing
 from tests.docs.pages import ROOT
 
 sys.path.append(str(ROOT / "docs/_ext"))
@@ -81,3 +81,27 @@ def test_flows_name_every_trigger_of_a_life() -> None:
 def test_flows_are_named_once() -> None:
     names = [name for name, _ in FLOWS]
     assert len(names) == len(set(names)) > 10
+
+
+def test_every_check_of_the_kit_is_in_the_docs_and_says_its_id() -> None:
+    """Its id stands in the docs with what it promises and advises, in its docstring, and in the text of its failure."""
+    page = reference.rendered((ROOT / "docs/conformance.md").read_text())
+    suites = [getattr(testing, name) for name in reference.SUITES if name != "Suite"]
+    assert len(suites) == 10
+    for suite in suites:
+        for check in suite.checks():
+            (row,) = re.findall(rf"^\| `{check.id}` \|.*$", page, re.MULTILINE)
+            assert check.promise.replace("|", r"\|") in row
+            assert check.advice[1:].replace("|", r"\|") in row
+            doc = getattr(suite, check.method).__doc__
+            assert doc.startswith(f"{check.id}: ")
+            assert "If this fails, check " in " ".join(doc.split())
+            failure = suite().fell_short(check, ValueError("seen"))
+            assert str(failure).startswith(f"{check.id}: ")
+
+
+def test_every_capability_is_in_the_docs() -> None:
+    for page in ("conformance.md", "backends.md"):
+        text = reference.rendered((ROOT / "docs" / page).read_text())
+        for name in Capabilities.__dataclass_fields__:
+            assert re.search(rf"^\| `{name}` \| (yes|no) \| .+ \|$", text, re.MULTILINE), (page, name)

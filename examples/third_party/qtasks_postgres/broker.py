@@ -109,7 +109,8 @@ class PostgresBroker(Part, Broker, Colocated):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
-        durable=True, shared=True, fsync=True, notifications=True, streams=True, transactional_enqueue=True
+        durable=True, shared=True, fsync=True, notifications=True, streams=True, colocated=True,
+        transactional_enqueue=True,
     )
 
     async def push_many(self, items: Sequence[PushItem]) -> list[PushVerdict]:

@@ -59,7 +59,8 @@ class PostgresStorage(Part, Storage):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
-        durable=True, shared=True, fsync=True, notifications=True, streams=True, transactional_enqueue=True
+        durable=True, shared=True, fsync=True, notifications=True, streams=True, colocated=True,
+        transactional_enqueue=True,
     )
 
     _settled: Settled | None = None

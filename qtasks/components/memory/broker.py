@@ -56,7 +56,9 @@ class MemoryBroker(Broker, Colocated):
         space: shared with a storage and a global config; a space of its own if `None`.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(notifications=True, streams=True, virtual_clock=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        notifications=True, streams=True, virtual_clock=True, colocated=True
+    )
 
     def __init__(self, space: MemorySpace | None = None) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ from qtasks.components.redis.wire import (
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 
 CAPABILITIES = Capabilities(
-    durable=True, shared=True, fsync=True, replica=True, notifications=True, streams=True
+    durable=True, shared=True, fsync=True, replica=True, notifications=True, streams=True, colocated=True
 )
 _PUSH = struct.Struct(">16sHhdd")
 _NACK = struct.Struct(">16sddId")

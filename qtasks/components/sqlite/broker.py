@@ -43,7 +43,9 @@ class SQLiteBroker(SQLitePart, Broker, Colocated):
         path: the file; made if it does not exist.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(durable=True, shared=True, fsync=True, streams=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        durable=True, shared=True, fsync=True, streams=True, colocated=True
+    )
 
     async def push_many(self, items: Sequence[PushItem]) -> list[PushVerdict]:
         return await self._submit(entries.push, items)

@@ -40,7 +40,9 @@ class SQLiteStorage(SQLitePart, Storage):
         path: the file; made if it does not exist.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(durable=True, shared=True, fsync=True, streams=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        durable=True, shared=True, fsync=True, streams=True, colocated=True
+    )
 
     async def add_many(self, records_: Sequence[TaskRecord]) -> list[AddVerdict]:
         return await self._submit(records.add, [records.new_task(record) for record in records_])

@@ -6,7 +6,7 @@ import asyncio
 from uuid import uuid4
 
 from qtasks.components.broker import Broker
-from qtasks.components.primitives import DeliveryHandle, Nack, PushItem, PushVerdict
+from qtasks.components.primitives import DeliveryHandle, DropVerdict, Nack, PushItem, PushVerdict
 from qtasks.schemas import PRIORITY_MAX, PRIORITY_MIN
 from qtasks.testing.bench import Bench
 from qtasks.testing.checks import Suite, check
@@ -43,7 +43,7 @@ class Claims(Suite):
         If this fails, check that `push_many` and `claim` agree on where an entry is kept.
         """
         broker, mine = await bench.open(), owner()
-        pushed = item(queue="mail", priority=7, available_at=bench.now() - 5)
+        pushed = item(queue="mail", priority=bench.priority(7), available_at=bench.now() - 5)
         assert await broker.push_many([pushed]) == [PUSHED]
         (got,) = await broker.claim(10, ["mail"], mine, bench.long)
         assert (got.uuid, got.queue, got.priority, got.available_at) == pushed[:4]
@@ -52,7 +52,7 @@ class Claims(Suite):
         assert got.deliveries == 1
         assert got.restored is False
 
-    @check("BROKER-02")
+    @check("BROKER-02", needs=("delayed",))
     async def test_push_is_idempotent_while_waiting(self, bench: Bench[Broker]) -> None:
         """An entry that waits, ready or delayed, is `already there` when it is pushed again, and stays as
         it was.
@@ -60,12 +60,12 @@ class Claims(Suite):
         If this fails, check that the look-up and the insert of `push_many` are one atomic step.
         """
         broker = await bench.open()
-        ready, delayed = item(priority=3), item(available_at=bench.now() + bench.long)
+        ready, delayed = item(priority=bench.priority(3)), item(available_at=bench.now() + bench.long)
         await push(broker, ready, delayed)
         again = [ready._replace(priority=-9, queue="other"), delayed._replace(available_at=0.0)]
         assert await broker.push_many(again) == [ALREADY_THERE, ALREADY_THERE]
         (got,) = await drain(broker, ["default", "other"])
-        assert (got.uuid, got.queue, got.priority) == (ready.uuid, "default", 3)
+        assert (got.uuid, got.queue, got.priority) == (ready.uuid, "default", ready.priority)
 
     @check("BROKER-03")
     async def test_push_is_idempotent_while_leased_or_buried(self, bench: Bench[Broker]) -> None:
@@ -138,7 +138,7 @@ class Claims(Suite):
         assert len(await broker.claim(1, QUEUE, owner(), bench.long)) == 1
         assert await broker.claim(1, QUEUE, owner(), bench.long) == []
 
-    @check("BROKER-08")
+    @check("BROKER-08", needs=("priorities",))
     async def test_priorities(self, bench: Bench[Broker]) -> None:
         """A lower priority number comes first, over the whole range from -128 to 127.
 
@@ -157,7 +157,7 @@ class Claims(Suite):
         uuid.
         """
         broker = await bench.open()
-        items = [item(priority=priority) for priority in (0, 5) for _ in range(15)]
+        items = [item(priority=priority) for priority in (0, bench.priority(5)) for _ in range(15)]
         for start in range(0, 30, 6):
             await push(broker, *items[start : start + 6])
         assert [got.uuid for got in await drain(broker)] == [each.uuid for each in items]
@@ -169,12 +169,47 @@ class Claims(Suite):
         If this fails, check that `claim` reads the queues one by one and does not mix their priorities.
         """
         broker, mine = await bench.open(), owner()
+        low, high = bench.priority(-128), bench.priority(127)
         await push(
-            broker, item(queue="low", priority=-128), item(queue="mail", priority=127), item(queue="x")
+            broker, item(queue="low", priority=low), item(queue="mail", priority=high), item(queue="x")
         )
         got = await broker.claim(10, ["mail", "low"], mine, bench.long)
         assert [each.queue for each in got] == ["mail", "low"]
         assert [each.queue for each in await drain(broker, ["x"])] == ["x"]
+
+    @check("BROKER-35")
+    async def test_names_of_queues(self, bench: Bench[Broker]) -> None:
+        """Queues are disjoint, also where one name is the beginning of another, or differs in case only.
+
+        If this fails, check how the queue's name goes into keys or WHERE clauses.
+        """
+        broker = await bench.open()
+        names = ("a", "A", "aa", "a-", "a_", "-", "_", "0", "00", "a" * 48)
+        await push(broker, *(item(queue=name) for name in names))
+        assert {
+            name: size.ready for name, size in (await broker.size()).items() if any(size)
+        } == dict.fromkeys(names, 1)
+        for name in names:
+            assert [got.queue for got in await drain(broker, [name])] == [name]
+
+    @check("BROKER-36", needs=("delayed",))
+    async def test_large_numbers(self, bench: Bench[Broker]) -> None:
+        """Epochs up to 2^48 and times up to the year 9999 are exact.
+
+        If this fails, check the types of the columns, and what is packed into a score.
+        """
+        broker = await bench.open()
+        epoch, far = 2**48, 253_402_300_799.0
+        late, high = item(available_at=far), item(min_epoch=epoch)
+        await push(broker, late, high)
+        (got,) = await drain(broker)
+        assert (got.uuid, got.epoch > epoch) == (high.uuid, True)
+        assert await broker.ack_many([got._replace(epoch=got.epoch - 1)]) == [DropVerdict.LOST]
+        assert await broker.ack_many([got._replace(epoch=got.epoch + 1)]) == [DropVerdict.LOST]
+        assert await broker.nack_many([Nack(got, 0.0, 1)]) == [DropVerdict.DONE]
+        (again,) = await drain(broker)
+        assert again.epoch > got.epoch
+        assert await broker.contains_many([late.uuid]) == [True]
 
     @check("BROKER-11")
     async def test_odd_queue_lists(self, bench: Bench[Broker]) -> None:
@@ -187,7 +222,7 @@ class Claims(Suite):
         got = await broker.claim(10, ["default", "nobody", "default"], mine, bench.long)
         assert len({each.uuid for each in got}) == len(got) == 2
 
-    @check("BROKER-12")
+    @check("BROKER-12", needs=("delayed",))
     async def test_a_delayed_entry_waits(self, bench: Bench[Broker]) -> None:
         """An entry is not claimed before its `available_at`, and is claimed after it.
 
@@ -203,7 +238,7 @@ class Claims(Suite):
         assert [each.uuid for each in got] == [later.uuid]
         assert got[0].available_at == due
 
-    @check("BROKER-13")
+    @check("BROKER-13", needs=("priorities", "delayed"))
     async def test_due_entries_keep_their_priority(self, bench: Bench[Broker]) -> None:
         """Delayed entries that are due stand in line by priority like all others.
 

@@ -56,7 +56,7 @@ async def lose_to_sweep(bench: Bench[Broker], broker: Broker) -> DeliveryHandle:
 class Leases(Suite):
     """`extend_many`, `sweep`, `lease_keeper` and the token."""
 
-    @check("BROKER-20")
+    @check("BROKER-20", needs=("delayed",))
     async def test_a_running_lease_is_not_swept(self, bench: Bench[Broker]) -> None:
         """A sweep leaves alone what is ready, delayed, buried, or leased for longer than now.
 
@@ -77,20 +77,24 @@ class Leases(Suite):
         If this fails, check that a claim writes the lease and that the sweep compares it with the clock.
         """
         broker = await bench.open()
-        await push(broker, item(priority=9), item(priority=4))
+        await push(broker, item(priority=bench.priority(4)), item(priority=bench.priority(9)))
         first, other = await broker.claim(2, QUEUE, owner(), bench.short)
         await broker.ack_many([first])
         await bench.elapse(bench.short)
         report = await swept(bench, broker)
         assert report == SweepReport([other.uuid], [])
-        await push(broker, item(priority=20), item(priority=-20))
+        await push(broker, item(priority=bench.priority(20)), item(priority=bench.priority(-20)))
         again = {got.uuid: got for got in await drain(broker)}[other.uuid]
         assert again.restored is True
         assert again.deliveries == 2
         assert again.epoch > other.epoch
-        assert (again.queue, again.priority, again.available_at) == (other.queue, 9, other.available_at)
+        assert (again.queue, again.priority, again.available_at) == (
+            other.queue,
+            bench.priority(9),
+            other.available_at,
+        )
 
-    @check("BROKER-22")
+    @check("BROKER-22", needs=("priorities",))
     async def test_a_restored_entry_keeps_its_priority(self, bench: Bench[Broker]) -> None:
         """A restored entry stands in line with its priority.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qtasks.components.broker import Broker
+from qtasks.components.broker import Broker, Colocated
 from qtasks.components.primitives import DropVerdict, QueueSize
 from qtasks.errors import CapabilityError
 from qtasks.testing import lifecycle
@@ -58,7 +58,7 @@ class Lifecycle(Suite):
         """
         await lifecycle.check_another_loop(bench, use)
 
-    @check("BROKER-74", needs=("durable",))
+    @check("BROKER-74", needs=("durable", "delayed"))
     async def test_entries_outlive_the_connection(self, bench: Bench[Broker]) -> None:
         """What was acknowledged is there in every state when the store is opened again, by anybody.
 
@@ -68,14 +68,14 @@ class Lifecycle(Suite):
         leased, buried, expiring = await claimed(bench, broker, 3)
         await broker.extend_many([expiring], bench.short)
         await broker.bury_many([buried], "why")
-        ready = item(priority=3)
+        ready = item(priority=bench.priority(3))
         await push(broker, ready, item(available_at=bench.now() + bench.long))
         await broker.close()
         again = await bench.open(like=broker)
         assert await size_of(again) == QueueSize(1, 1, 2)
         assert [each.reason for each in await again.buried(5)] == ["why"]
         (got,) = await drain(again)
-        assert (got.uuid, got.priority) == (ready.uuid, 3)
+        assert (got.uuid, got.priority) == (ready.uuid, ready.priority)
         assert got.epoch > max(leased.epoch, buried.epoch, expiring.epoch)
         await bench.elapse(bench.short)
         assert (await swept(bench, again)).restored == [expiring.uuid]
@@ -128,3 +128,13 @@ class Lifecycle(Suite):
         broker = await bench.open()
         with pytest.raises(CapabilityError, match="transactional_enqueue"), broker.in_transaction(object()):
             pass
+
+    @check("BROKER-79")
+    async def test_atomic_steps_are_declared(self, bench: Bench[Broker]) -> None:
+        """A broker declares `colocated` if and only if it has the atomic steps of `Colocated`; what is not declared
+        is not used.
+
+        If this fails, check `capabilities`, and the base classes of the broker.
+        """
+        broker = await bench.open()
+        assert broker.capabilities.colocated is isinstance(broker, Colocated)

@@ -69,8 +69,9 @@ class BrokerMachine(Machine):
     )
     def push(self, batch: list[tuple[Any, str, int, float]]) -> None:
         items, expected = [], []
-        for uuid, queue, priority, delay in batch:
-            at = self.now + self.delay(delay)
+        for uuid, queue, drawn, delay in batch:
+            priority = drawn if self.capabilities.priorities else 0
+            at = self.now + (self.delay(delay) if self.capabilities.delayed else 0.0)
             items.append(PushItem(uuid, queue, priority, at))
             if uuid in self.model:
                 expected.append(PushVerdict.ALREADY_THERE)

@@ -61,7 +61,7 @@ class Returns(Suite):
         assert await broker.ack_many(asked) == [DONE, LOST, DONE, LOST, LOST]
         assert await broker.ack_many([b]) == [DONE]
 
-    @check("BROKER-42")
+    @check("BROKER-42", needs=("priorities",))
     async def test_nack_puts_back(self, bench: Bench[Broker]) -> None:
         """A nack makes the entry ready again in its queue, with its original priority, for anybody; the
         token is lost and `restored` is not set.
@@ -177,7 +177,7 @@ class Returns(Suite):
         assert set(found) == {each.uuid for each in handles}
         assert await broker.contains_many(found) == [False] * 5
 
-    @check("BROKER-49")
+    @check("BROKER-49", needs=("delayed",))
     async def test_discard(self, bench: Bench[Broker]) -> None:
         """`discard_many` forgets entries in any state, a leased one with its token, and does not mind
         what it does not know.
@@ -200,7 +200,7 @@ class Returns(Suite):
         await bench.elapse(bench.short)
         assert await drain(broker) == []
 
-    @check("BROKER-50")
+    @check("BROKER-50", needs=("delayed",))
     async def test_size(self, bench: Bench[Broker]) -> None:
         """`size` counts the entries of each queue by state; a delayed entry that is due counts as ready.
 
@@ -226,7 +226,7 @@ class Returns(Suite):
 
         await bench.eventually(promoted, "entries that are due count as ready")
 
-    @check("BROKER-51")
+    @check("BROKER-51", needs=("delayed",))
     async def test_audit_of_a_sound_store(self, bench: Bench[Broker]) -> None:
         """An audit of a store in which nothing is wrong repairs nothing and disturbs nothing.
 

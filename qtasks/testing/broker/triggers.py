@@ -7,8 +7,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
+import pytest
+
 from qtasks.components.broker import Broker
 from qtasks.components.worker import Worker
+from qtasks.errors import PluginError, TaskCancelError, TaskDefer, TaskRejected
 from qtasks.manager import PluginManager
 from qtasks.schemas import (
     TaskPrioritySchema,
@@ -19,6 +22,7 @@ from qtasks.schemas import (
 from qtasks.testing.bench import Bench
 from qtasks.testing.broker.claims import drain, push
 from qtasks.testing.checks import Suite, check
+from qtasks.testing.lifecycle import check_refusal
 from qtasks.testing.recorder import Fired, Recorder, recorder
 from qtasks.testing.samples import item, record
 
@@ -218,3 +222,48 @@ class Triggers(Suite):
         await broker.wait_for_work(["default"], 0.0)
         await broker.flush()
         assert heard.names() == []
+
+    @check("BROKER-90")
+    async def test_add_with_control_flow(self, bench: Bench[Broker]) -> None:
+        """Where a plugin defers in `broker_add_before`, the time of what is given back is moved; where it fails or
+        refuses, the caller gets the error and the storage is not asked.
+
+        If this fails, check what `add` does with `TaskDefer`, and that it catches nothing else.
+        """
+        broker, heard = await watched(bench)
+        store = _Storage()
+        broker.storage = cast(Any, store)
+        model = TaskStatusNewSchema(task_name="t", available_at=bench.now())
+        for error in (ValueError("broken"), TaskRejected("no"), TaskCancelError("no")):
+            heard.returns["broker_add_before"] = error
+            expected = PluginError if isinstance(error, ValueError) else type(error)
+            with pytest.raises(expected):
+                await broker.add(uuid4(), model)
+        assert store.added == []
+        if bench.capabilities.delayed:
+            heard.returns["broker_add_before"] = TaskDefer(60.0)
+            assert (await broker.add(uuid4(), model)).available_at == model.available_at + 60.0
+
+    @check("BROKER-91", lacks=("priorities",))
+    async def test_a_priority_is_refused(self, bench: Bench[Broker]) -> None:
+        """A broker that does not declare `priorities` refuses a task with a priority other than 0 with
+        `CapabilityError`.
+
+        If this fails, check that `add` is that of the base class, or refuses what it refuses.
+        """
+        broker, _ = await watched(bench)
+        broker.storage = cast(Any, _Storage())
+        await broker.add(uuid4(), TaskStatusNewSchema(task_name="t"))
+        await check_refusal(broker.add(uuid4(), TaskStatusNewSchema(task_name="t", priority=1)), "priorities")
+
+    @check("BROKER-92", lacks=("delayed",))
+    async def test_a_delay_is_refused(self, bench: Bench[Broker]) -> None:
+        """A broker that does not declare `delayed` refuses a task for a later time with `CapabilityError`.
+
+        If this fails, check that `add` is that of the base class, or refuses what it refuses.
+        """
+        broker, _ = await watched(bench)
+        broker.storage = cast(Any, _Storage())
+        await broker.add(uuid4(), TaskStatusNewSchema(task_name="t", available_at=bench.now()))
+        later = TaskStatusNewSchema(task_name="t", available_at=bench.now() + bench.long)
+        await check_refusal(broker.add(uuid4(), later), "delayed")

@@ -222,7 +222,7 @@ class Crashes(Suite):
                 await story(pair, Seam(int(part == "storage"), method, after))
                 pair = await Pair.open(bench)
 
-    @check("PAIRING-49")
+    @check("PAIRING-49", needs=("delayed",))
     async def test_the_broker_forgets_everything(self, bench: Bench[Components]) -> None:
         """When the broker loses all its entries, the reconciler pushes every open record again, with its
         epoch, and all tasks run; what was running cannot settle under its old token.
@@ -251,7 +251,7 @@ class Crashes(Suite):
         await pair.settle(*(success(token, bench.now()) for token, _ in claims))
         await finished(pair, *(task.uuid for task in tasks))
 
-    @check("PAIRING-50")
+    @check("PAIRING-50", needs=("delayed",))
     async def test_the_reconciler_disturbs_nothing(self, bench: Bench[Components]) -> None:
         """While nothing is wrong, a pass of the reconciler changes nothing, whatever state the tasks are
         in.

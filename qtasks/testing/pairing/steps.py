@@ -21,7 +21,7 @@ ACCEPTED, MINE, REJECTED = SettleVerdict.ACCEPTED, SettleVerdict.ALREADY_MINE, S
 class Steps(Suite):
     """What happens when nobody crashes."""
 
-    @check("PAIRING-01")
+    @check("PAIRING-01", needs=("priorities", "delayed"))
     async def test_add(self, bench: Bench[Components]) -> None:
         """An added task is stored as it was given, and queued where and when its record says.
 
@@ -59,7 +59,7 @@ class Steps(Suite):
         assert [verdict.kind for verdict in verdicts] == [Added.SAME]
         assert await pair.claim() == [], "a finished task was run again"
 
-    @check("PAIRING-03")
+    @check("PAIRING-03", needs=("delayed",))
     async def test_a_full_queue(self, bench: Bench[Components]) -> None:
         """Above `max_queue` waiting entries of its queue a task is `full`: neither stored nor queued.
         What runs does not count.
@@ -79,7 +79,7 @@ class Steps(Suite):
         kinds = [verdict.kind for verdict in await pair.delivery.add(tasks[3:])]
         assert kinds == [Added.ADDED, Added.ADDED]
 
-    @check("PAIRING-04")
+    @check("PAIRING-04", needs=("priorities",))
     async def test_claim(self, bench: Bench[Components]) -> None:
         """A claim includes the start: the records come back in PROCESS under the token of their handle,
         in order, and the storage says the same.
@@ -142,13 +142,13 @@ class Steps(Suite):
         If this fails, check that RETRY nacks with the delay and with deliveries 0.
         """
         pair = await Pair.open(bench)
-        await pair.add(record(priority=3))
+        await pair.add(record(priority=bench.priority(3)))
         ((token, _),) = await pair.claim()
         assert await pair.settle(retry(token, bench.now(), bench.short)) == [ACCEPTED]
         assert await pair.claim() == []
         await bench.elapse(bench.short)
         ((again, task),) = await bench.eventually(pair.claim, "the delay of the retry is over")
-        assert (again.uuid, again.deliveries, again.priority) == (token.uuid, 1, 3)
+        assert (again.uuid, again.deliveries, again.priority) == (token.uuid, 1, token.priority)
         assert (task.attempt, task.deliveries, task.status) == (1, 1, "process")
 
     @check("PAIRING-13")
@@ -166,7 +166,7 @@ class Steps(Suite):
             ((token, task),) = await pair.claim()
             assert (token.deliveries, task.deliveries, task.attempt) == (then, then, 0)
 
-    @check("PAIRING-14")
+    @check("PAIRING-14", needs=("priorities", "delayed"))
     async def test_then(self, bench: Bench[Components]) -> None:
         """Follow-up tasks are stored and queued with an accepted settle, once.
 
@@ -299,11 +299,12 @@ class Steps(Suite):
         """
         pair = await Pair.open(bench)
         same = pair.broker.locality == pair.storage.locality
-        assert pair.colocated is (same and isinstance(pair.broker, Colocated))
+        declared = pair.broker.capabilities.colocated
+        assert pair.colocated is (same and declared and isinstance(pair.broker, Colocated))
         stranger = await Pair.open(bench)
         assert not Pair(bench, pair.broker, stranger.storage).colocated
 
-    @check("PAIRING-24")
+    @check("PAIRING-24", needs=("priorities",))
     async def test_priorities_and_queues(self, bench: Bench[Components]) -> None:
         """A claim over several queues serves them in the order given, each by priority and first in.
 

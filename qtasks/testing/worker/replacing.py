@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 from qtasks.schemas import TaskRequest, TaskStatusEnum
 from qtasks.testing.checks import check
@@ -171,3 +172,27 @@ class Replacing(AppSuite):
             assert stage.take().count("qtasks_add_task_before_broker") == 1
             await stage.quiet()
         assert stage.ran == [("work", (), {}), ("other", (7,), {})]
+
+    @check("WORKER-28")
+    async def test_the_delivery_is_out_of_reach(self, bench: AppBench) -> None:
+        """No plugin swaps a task for another: a replaced `task_broker` or `task` with another uuid is an error that
+        names the plugin, and the delivery that was claimed is the one that ends (R9).
+
+        If this fails, check that the handle of the claim is what is settled, whatever the triggers say.
+        """
+        another = uuid4()
+        for trigger, answer in (
+            ("worker_run_task_before", lambda v: {"task_broker": replace(v["task_broker"], uuid=another)}),
+            ("storage_get", lambda v: replace(v["result"], uuid=another)),
+            (
+                "worker_remove_finished_task",
+                lambda v: {"task_broker": replace(v["task_broker"], uuid=another)},
+            ),
+        ):
+            stage = await bench.stage(max_deliveries=1)
+            stage.heard.returns[trigger] = answer
+            async with stage.app:
+                record = await stage.run()
+                assert record.status is TaskStatusEnum.ERROR, trigger
+                assert "'recorder'" in (record.traceback or ""), trigger
+                await stage.quiet()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from qtasks.components.memory import MemoryBroker, MemorySpace
 from qtasks.components.memory.broker import MemoryLeaseKeeper
 from qtasks.components.memory.entries import Entries, State
@@ -274,3 +276,48 @@ class _(MemoryBroker):
     async def flush(self):
         await super().flush()
         await self.pm.hook.broker_flush_all(broker=self)
+
+
+# --- Broker: what is declared ------------------------------------------------------------------------
+
+
+@mutant("claims a queue without case", "BROKER-35")
+class _(MemoryBroker):
+    async def push_many(self, items):
+        return await super().push_many([item._replace(queue=item.queue.lower()) for item in items])
+
+
+@mutant("keeps epochs in 32 bits", "BROKER-36")
+class _(MemoryBroker):
+    async def push_many(self, items):
+        return await super().push_many([item._replace(min_epoch=item.min_epoch % 2**32) for item in items])
+
+
+@mutant("does not declare its atomic steps", "BROKER-79")
+class _(MemoryBroker):
+    capabilities = replace(MemoryBroker.capabilities, colocated=False)
+
+
+@mutant("takes a defer for a refusal", "BROKER-90")
+class _(MemoryBroker):
+    async def add(self, uuid, model):
+        model = await self.pm.hook.broker_add_before(
+            broker=self, storage=self.storage, uuid=uuid, model=model
+        )
+        return await self.storage.add(uuid, model)
+
+
+@mutant("takes a priority that it has not", "BROKER-91")
+class _(MemoryBroker):
+    capabilities = replace(MemoryBroker.capabilities, priorities=False)
+
+    def _refuse_undeclared(self, model):
+        return
+
+
+@mutant("takes a delay that it has not", "BROKER-92")
+class _(MemoryBroker):
+    capabilities = replace(MemoryBroker.capabilities, delayed=False)
+
+    def _refuse_undeclared(self, model):
+        return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
-from qtasks.components.primitives import SettleVerdict
+from qtasks.components.primitives import Outcome, SettleVerdict
 from qtasks.components.worker import Worker
 from qtasks.components.worker.finisher import Finisher
 from qtasks.components.worker.keeper import Keeper
@@ -13,7 +15,7 @@ from qtasks.components.worker.outcome import Ended, release_settle
 from qtasks.components.worker.restorer import Restorer
 from qtasks.components.worker.run import Run
 from qtasks.components.worker.slot import Stop
-from qtasks.errors import NotStartedError, TaskDefer
+from qtasks.errors import NotStartedError, PluginError, TaskDefer
 from tests.conformance.mutants.table import component_mutant
 from tests.conformance.mutants.tampering import with_globals
 
@@ -93,6 +95,19 @@ class _(Run):
         ended = self.app.config
         self.slot.record.available_at -= ended.missing_grace + 1
         return super()._unknown(unknown)
+
+
+@mutant("settles what a plugin names", "WORKER-28")
+class _(Run):
+    async def _finish(self, model, *, dead=False):
+        try:
+            ended = await super()._finish(model, dead=dead)
+        except PluginError:
+            return None
+        if ended is not None and ended.settle.outcome is Outcome.ERROR:
+            settle = ended.settle
+            return ended._replace(settle=replace(settle, handle=settle.handle._replace(uuid=UUID(int=1))))
+        return ended
 
 
 # --- Taking tasks ------------------------------------------------------------------------------------
