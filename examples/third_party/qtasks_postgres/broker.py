@@ -109,7 +109,12 @@ class PostgresBroker(Part, Broker, Colocated):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
-        durable=True, shared=True, fsync=True, notifications=True, streams=True, colocated=True,
+        durable=True,
+        shared=True,
+        fsync=True,
+        notifications=True,
+        streams=True,
+        colocated=True,
         transactional_enqueue=True,
     )
 

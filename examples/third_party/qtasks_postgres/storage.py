@@ -59,7 +59,12 @@ class PostgresStorage(Part, Storage):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(
-        durable=True, shared=True, fsync=True, notifications=True, streams=True, colocated=True,
+        durable=True,
+        shared=True,
+        fsync=True,
+        notifications=True,
+        streams=True,
+        colocated=True,
         transactional_enqueue=True,
     )
 
