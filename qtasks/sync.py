@@ -20,7 +20,7 @@ from qtasks.calls import AddOptions, positional
 from qtasks.components.stats import InspectStats
 from qtasks.context import TaskContext
 from qtasks.errors import WrongLoopError
-from qtasks.registry import Router, TaskFunction, TaskOptions
+from qtasks.registry import Router, ScheduleOptions, TaskFunction, TaskOptions
 from qtasks.schemas import Task, TaskRequest
 from qtasks.trace import Trace
 
@@ -149,6 +149,28 @@ class QueueTasks:
             return SyncTaskFunction(self, declare(name=name, echo=echo, **options)(function))
 
         return decorate if func is None else decorate(func)
+
+    def cron(
+        self, expression: str, /, *, tz: str = "UTC", **options: Unpack[ScheduleOptions]
+    ) -> Callable[[Callable[P, R] | SyncTaskFunction[P, R]], SyncTaskFunction[P, R]]:
+        """As `qtasks.QueueTasks.cron`."""
+        return self._on_schedule(self.app.cron(expression, tz=tz, **options))
+
+    def every(
+        self, seconds: float, /, **options: Unpack[ScheduleOptions]
+    ) -> Callable[[Callable[P, R] | SyncTaskFunction[P, R]], SyncTaskFunction[P, R]]:
+        """As `qtasks.QueueTasks.every`."""
+        return self._on_schedule(self.app.every(seconds, **options))
+
+    def _on_schedule(
+        self, put: Callable[[Any], TaskFunction[Any, Any]]
+    ) -> Callable[[Callable[P, R] | SyncTaskFunction[P, R]], SyncTaskFunction[P, R]]:
+        def decorate(function: Callable[P, R] | SyncTaskFunction[P, R]) -> SyncTaskFunction[P, R]:
+            task = function if isinstance(function, SyncTaskFunction) else self.task(function)
+            put(task.function)
+            return task
+
+        return decorate
 
     def include_router(self, router: Router) -> None:
         """As `qtasks.QueueTasks.include_router`."""

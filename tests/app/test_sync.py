@@ -93,3 +93,17 @@ def test_it_can_wrap_an_application_that_is_there(url: str) -> None:
     with QueueTasks(app=inner) as app:
         assert app.add_task("any").status is TaskStatusEnum.NEW
         assert app.app is inner
+
+
+def test_schedules_of_a_blocking_application() -> None:
+    app = QueueTasks(url="memory://")
+
+    @app.every(60, key="often")
+    @app.cron("0 9 * * *")
+    @app.task(name="report")
+    def report() -> int:
+        return 1
+
+    assert report() == 1
+    assert app.app.pm.has("schedule")
+    assert [each.key for each in app.app.tasks["report"].extra["schedule"]] == ["", "often"]

@@ -145,3 +145,15 @@ async def test_flush_and_purge_leave_nothing_behind(server):
             left = {key.decode() for key in client.keys("qtasks:{app}:*")}
         assert left == {f"qtasks:{{app}}:{name}" for name in ("epoch", "seq", "meta")}
         assert (await other.size())["default"].ready == 1
+
+
+async def test_values_whose_time_is_over_go_although_nobody_asks_for_them(server):
+    async with opened(server.url()) as (_, _, config, link):
+        await config.put("kept", "key", 1)
+        for n in range(200):
+            await config.put("windows", f"old {n}", n, ttl=0.001)
+        with server.client(db=link.target.db) as client:
+            for _ in range(100):
+                await config.put("windows", "new", 1, ttl=60.0)
+            assert client.hlen("qtasks:{app}:config") < 150
+        assert await config.fetch("kept", "key") is not None

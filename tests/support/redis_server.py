@@ -26,7 +26,7 @@ ACL = (
     "~qtasks:{*}:* &qtasks:{*}:* -@all "
     "+ping +info +select +client|setinfo +client|setname +evalsha +script|load +cluster|slots "
     "+subscribe +publish +time +get +set +del +unlink +incr +incrby "
-    "+hget +hset +hsetnx +hdel +hlen +hexists +hmget +hgetall +hscan +hincrby "
+    "+hget +hset +hsetnx +hdel +hlen +hexists +hmget +hgetall +hscan +hincrby +hrandfield "
     "+zadd +zrem +zcard +zcount +zrange +zrangebyscore +zrevrangebyscore +zscore +zmscore +zpopmin "
     "+sadd +scard +sismember +smembers +xadd +xdel +xrevrange +wait +waitaof"
 )

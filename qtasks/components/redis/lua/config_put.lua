@@ -10,4 +10,12 @@ if ARGV[4] ~= '' and tonumber(ARGV[4]) ~= version then return false end
 version = redis.call('INCR', K.versions)
 local expires = ARGV[3] == '' and math.huge or now + tonumber(ARGV[3])
 redis.call('HSET', K.config, ARGV[1], struct.pack('>dd', version, expires) .. ARGV[2])
+if ARGV[3] ~= '' then
+  -- One that nobody asks for again would stay for ever: each value with a ttl takes away some that are over.
+  local some = redis.call('HRANDFIELD', K.config, 3, 'WITHVALUES')
+  for i = 1, #some, 2 do
+    local _, ended = struct.unpack('>dd', some[i + 1])
+    if ended <= now then redis.call('HDEL', K.config, some[i]) end
+  end
+end
 return version
