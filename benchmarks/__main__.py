@@ -17,7 +17,8 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.contenders import PEERS, Entry
-from benchmarks.suite import FULL, QUICK, Run, default_path
+from benchmarks.goals import goals
+from benchmarks.suite import FULL, QUICK, Run, default_path, medians
 
 QUIET = 0.7
 """Load average above which something else runs."""
@@ -103,6 +104,8 @@ def main() -> None:
             file=sys.stderr,
         )
     found = Run(size, peers, path)()
+    found |= {"medians": medians(found), "goals": [{**g._asdict(), "passed": g.passed} for g in goals(found)]}
+    path.write_text(json.dumps(found, indent=1))
     print(f"\n{report.markdown(found)}\n\nraw figures: {path}")
     if any(session["error"] for session in found["sessions"]):
         sys.exit("some sessions gave no figure; see above")

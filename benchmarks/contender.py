@@ -53,6 +53,7 @@ class Contender:
         python: the interpreter of its environment.
         url: its store.
         options: what the run asks beyond the default.
+        for_trips: what it is told besides for round trips, where its quickest way to a result would slow a drain down.
 
     Attributes:
         folder: its marks and logs; gone with it.
@@ -64,6 +65,7 @@ class Contender:
     python: str
     url: str
     options: dict[str, Any] = field(default_factory=dict)
+    for_trips: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
@@ -130,6 +132,13 @@ class Contender:
                         stdout=log, stderr=log, start_new_session=True,
                     )
                 )  # fmt: skip
+
+    def prepare_for_trips(self) -> None:
+        """Starts a worker anew where round trips need other settings."""
+        if self.for_trips:
+            self.stop()
+            self.options = {**self.options, **self.for_trips}
+            self.start()
 
     def stop(self) -> None:
         """Ends the workers, with all that they started."""

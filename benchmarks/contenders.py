@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from benchmarks.environments import python_of
@@ -21,6 +23,7 @@ class Entry(NamedTuple):
         record: whether a waiting task can be looked up by its id.
         asynchronous: whether its client and its tasks are coroutines; a plain function is then another workload.
         requirements: of its environment; `None` is the environment of the benchmark itself.
+        for_trips: options for round trips only.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Entry(NamedTuple):
     record: bool = False
     asynchronous: bool = False
     requirements: str | None = None
+    for_trips: Mapping[str, Any] = MappingProxyType({})
 
     def python(self, *, renew: bool = False) -> str:
         """Its interpreter."""
@@ -46,7 +50,7 @@ PEERS = (
     Entry("streaq", "streaq", record=True, asynchronous=True, requirements="streaq"),
     Entry("dramatiq", "dramatiq", record=True, requirements="dramatiq"),
     Entry("celery", "celery", delivery=AT_MOST, requirements="celery"),
-    Entry("huey", "huey", delivery=AT_MOST, requirements="huey"),
+    Entry("huey", "huey", delivery=AT_MOST, requirements="huey", for_trips={"notify": True}),
 )
 HUEY_SQLITE = Entry("huey, SQLite", "huey", store="sqlite", delivery=AT_MOST, requirements="huey")
 ALL = (OURS, CEILING, *PEERS, OURS_SQLITE, HUEY_SQLITE)

@@ -113,6 +113,7 @@ def measure(contender: Contender, store: Store, plan: Plan) -> dict[str, float]:
     if seen.count >= plan.tasks:
         figures["stored"] = contender.check(plan.task, added["ids"]) / len(added["ids"])
         if plan.trips:
+            contender.prepare_for_trips()
             figures |= trips(contender.client("roundtrip", task=plan.task, count=plan.trips)["seconds"])
     contender.stop()
     return figures

@@ -168,7 +168,9 @@ def attempt(session: Session, entry: Entry, options: dict[str, Any], plan: Plan)
         try:
             with (
                 fresh(entry.store) as store,
-                Contender(entry.module, entry.python(), store.url, options) as contender,
+                Contender(
+                    entry.module, entry.python(), store.url, options, dict(entry.for_trips)
+                ) as contender,
             ):
                 session.figures = measure(contender, store, plan)
                 session.error = None

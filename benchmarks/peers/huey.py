@@ -20,7 +20,7 @@ def made() -> Huey:
     """The application. On SQLite without a sync to disk at each commit: less than qtasks does (NORMAL)."""
     if ON_SQLITE:
         return SqliteHuey("bench", filename=URL.removeprefix("sqlite:///"), fsync=False)
-    return RedisHuey("bench", url=URL, notify_result=bool(OPTIONS.get("notify", True)))
+    return RedisHuey("bench", url=URL, notify_result=bool(OPTIONS.get("notify")))
 
 
 huey = made()

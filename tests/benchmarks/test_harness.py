@@ -143,7 +143,7 @@ def test_the_report_goes_between_the_marks_of_the_page(tmp_path: Path) -> None:
     assert text.endswith(f"{report.END}\nafter\n")
     assert "old" not in text
     dash = report.number(None)
-    assert f"| **qtasks** | 100 | 100 | {dash} | 1,000 | 4.00 / 8.00 | 60 (1) | 400 |" in text
+    assert f"| **qtasks** | 100 | 100 | {dash} | 1,000 | 1.0 | 4.00 / 8.00 | 60 (1) | 400 |" in text
     assert f"| {CEILING.name} |" in text
     page.write_text("no marks")
     with pytest.raises(ValueError, match="no lines"):
