@@ -58,8 +58,8 @@ def main_table(of: Figures) -> str:
         ))  # fmt: skip
     heads = (
         "", "add one by one, /s", "by 100 callers, /s", "in bulk, /s", "drain, /s", "qtasks is × as fast",
-        "round trip p50 / p99, ms", "worker, MB (processes)", "bytes per waiting task", "worker CPU per task, µs", "server CPU per task, µs",
-        "delivery",
+        "round trip p50 / p99, ms", "worker, MB (processes)", "bytes per waiting task", "worker CPU per task, µs",
+        "server CPU per task, µs", "delivery",
     )  # fmt: skip
     return table(heads, rows)
 
