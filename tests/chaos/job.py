@@ -14,7 +14,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,6 +114,13 @@ def declare(app: QueueTasks) -> None:
         note("runs", context.uuid, "end", os.getpid(), wall())
         return result
 
+    @app.task(name="steady", echo=True)
+    async def steady(context: TaskContext, seconds: float) -> str:
+        result = begin(context)
+        await asyncio.sleep(30)
+        note("runs", context.uuid, "end", os.getpid(), wall())
+        return result
+
     @app.task(name="flaky", echo=True, retry=2, retry_delay=0.05)
     async def flaky(context: TaskContext, seconds: float) -> str:
         result = begin(context)
@@ -139,6 +146,12 @@ def declare(app: QueueTasks) -> None:
             time.sleep(0.02)  # it holds the event loop as work on the CPU would
         note("runs", context.uuid, "end", os.getpid(), wall())
         return result
+
+    declare_poison(app, begin)
+
+
+def declare_poison(app: QueueTasks, begin: Callable[[TaskContext], str]) -> None:
+    """Tasks that end their process."""
 
     @app.task(name="exits", echo=True)
     async def exits(context: TaskContext, seconds: float) -> str:

@@ -275,7 +275,7 @@ def _rage(experiment: Experiment, faults: dict[str, Fault], drawn: random.Random
 
 def _calm(experiment: Experiment) -> list[str]:
     site = experiment.site
-    limit = 60 + experiment.size.tasks / 20
+    limit = 300 + experiment.size.tasks / 10
     experiment.release(1)
 
     def produced() -> bool:

@@ -110,7 +110,7 @@ def site(folder: Path, **options: object) -> Iterator[Site]:
         made.close()
 
 
-def wait_for(what: str, condition: Callable[[], object], timeout: float = 30.0) -> None:
+def wait_for(what: str, condition: Callable[[], object], timeout: float = 120.0) -> None:
     """Waits until something is true.
 
     Raises:
