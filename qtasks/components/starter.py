@@ -8,12 +8,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtasks.components.base import Component
 from qtasks.components.exclusive import Exclusive
-from qtasks.errors import NotStartedError
+from qtasks.components.worker.backoff import Backoff
+from qtasks.errors import NotStartedError, TransientError
 
 if TYPE_CHECKING:
     from qtasks.app import QueueTasks
@@ -45,22 +47,41 @@ class Starter(Component):
                 f"application {self.app_name!r} is not started: use `async with app:`, or `app.run_forever()`"
             )
 
-    async def start(self) -> None:
-        """Opens the backends; fires `starter_start` first, then each component's start trigger."""
+    async def start(self, until: asyncio.Event | None = None) -> None:
+        """Opens the backends; fires `starter_start` first, then each component's start trigger.
+
+        Parameters:
+            until: with it, a backend that is away is waited for until this is set, as a worker does: the two may be
+                started in any order. Without it, the caller is told.
+
+        Raises:
+            TransientError: a backend is away.
+            FatalError: a backend cannot be used.
+        """
         if self._started:
             raise NotStartedError(f"application {self.app_name!r} is started already")
         app = self.app
         self.pm.bind_loop(asyncio.get_running_loop())
         try:
             await self.pm.hook.starter_start(starter=self)
-            await app.global_config.start()
-            await app.storage.start()
-            await app.broker.start(None)
+            for start in (app.global_config.start, app.storage.start, partial(app.broker.start, None)):
+                await self._started_by(start, until)
             self._exclusive = await Exclusive.take(app)
         except BaseException:
             await self._close()
             raise
         self._started = True
+
+    async def _started_by(self, start: Callable[[], Awaitable[None]], until: asyncio.Event | None) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                return await start()
+            except TransientError as error:
+                if until is None or until.is_set():
+                    raise
+                log.warning("the backend is away, trying again: %s", error)
+                await backoff.wait()
 
     def forget(self) -> None:
         """Takes the application for not started: what a parent process opened is not ours after a fork."""
@@ -117,7 +138,12 @@ class Starter(Component):
         worker = app.worker
         try:
             if own:
-                await self.start()
+                try:
+                    await self.start(stop)
+                except TransientError:
+                    if stop.is_set():
+                        return
+                    raise
             await worker.start()
             listening = asyncio.create_task(app.broker.listen(worker), name="qtasks-listen")
             ends: list[asyncio.Future[Any]] = [listening, asyncio.ensure_future(stop.wait()), worker.failure]

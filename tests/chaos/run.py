@@ -31,7 +31,7 @@ class Size(NamedTuple):
 SIZES = {
     "smoke": Size(300, 4, 2),
     "alone": Size(400, 4, 3),
-    "long": Size(9000, 45, 3),
+    "long": Size(10_000, 45, 3),
     "soak": Size(100_000, 500, 3),
 }
 STOP_SLACK = 5.0

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from qtasks import QueueTasks, hookimpl
 from qtasks.components.primitives import (
     Added,
     Buried,
@@ -415,3 +416,66 @@ async def test_one_settle_twice_in_a_batch(server):
 def test_scores_are_exact():
     score = (255 * 2**45) + 2**45 - 1
     assert struct.unpack(">d", struct.pack(">d", score))[0] == score
+
+
+# --- A worker that is there before its server -------------------------------------------------------
+
+
+async def test_a_worker_waits_for_a_server_that_is_not_there_yet(caplog):
+    """Each start trigger fires once all the same; a client is told at once."""
+    late = RedisServer(appendonly="yes")
+    url = f"redis://127.0.0.1:{late.port}/0"
+    app, client = QueueTasks("late", url), QueueTasks("late", url)
+    started = []
+
+    class Watch:
+        @hookimpl
+        def starter_start(self):
+            started.append("starter")
+
+        @hookimpl
+        def global_config_start(self):
+            started.append("config")
+
+        @hookimpl
+        def storage_start(self):
+            started.append("storage")
+
+        @hookimpl
+        def broker_start(self):
+            started.append("broker")
+
+    app.add_plugin(Watch())
+
+    @app.task(name="work")
+    async def work() -> str:
+        return "done"
+
+    serving = asyncio.create_task(app.serve())
+    while "trying again" not in caplog.text:
+        await asyncio.sleep(0.01)
+    with pytest.raises(TransientError):
+        async with client:
+            pass
+    try:
+        late.start()
+        async with asyncio.timeout(60):
+            while "broker" not in started:
+                await asyncio.sleep(0.01)
+        async with client:
+            task = await client.add_task("work", timeout=30)
+        await app.stop()
+        await serving
+    finally:
+        late.__exit__()
+    assert task.returning == "done"
+    assert started == ["starter", "config", "storage", "broker"]
+
+
+async def test_a_worker_that_waits_for_its_server_can_be_stopped(caplog):
+    app = QueueTasks("late", "redis://127.0.0.1:1/0")
+    serving = asyncio.create_task(app.serve())
+    while "trying again" not in caplog.text:
+        await asyncio.sleep(0.01)
+    await app.stop()
+    await asyncio.wait_for(serving, 30)

@@ -45,7 +45,7 @@ async def test_a_client_that_waits_for_a_result(server):
     url = server.url()
     client, worker = QueueTasks("rest", f"{url}?client_name=waiting"), QueueTasks("rest", url)
 
-    @worker.task
+    @worker.task(name="work")
     async def work() -> str:
         return "done"
 

@@ -202,6 +202,43 @@ async def test_the_last_deliveries_run_alone(app: QueueTasks) -> None:
     assert beside == [{"poison"}]
 
 
+async def test_what_waits_beside_a_task_that_runs_alone_is_given_back(app: QueueTasks) -> None:
+    """Also what is in its own last deliveries: if the one that runs ends its process, the others lose none."""
+    most = app.config.max_deliveries
+    lonely = asyncio.Event()
+    go = asyncio.Event()
+
+    @app.task(name="lonely")
+    async def first() -> None:
+        lonely.set()
+        await go.wait()
+
+    @app.task(name="work")
+    async def work() -> str:
+        return "done"
+
+    async with app:
+        poison = await app.add_task("lonely")
+        doomed = [await app.add_task("work") for _ in range(5)]
+        for _ in range(most - 2):
+            assert len(await app.delivery.claim(6, ("default",), "f" * 16, 1e-6)) == 6
+            await app.broker.sweep(10, most)
+    async with alive(app):
+        others = [await app.add_task("work") for _ in range(5)]
+        async with asyncio.timeout(WAIT):
+            await lonely.wait()
+        assert len(app.worker.held()) == 1, "nothing is held that would be lost with it"
+        (size,) = (await app.broker.size()).values()
+        assert (size.ready, size.leased) == (10, 1)
+        go.set()
+        for task in (poison, *doomed, *others):
+            assert (await ended(app, task.uuid)).status is SUCCESS
+        for task in doomed:
+            assert (await ended(app, task.uuid)).deliveries == most - 1
+        for task in others:
+            assert (await ended(app, task.uuid)).deliveries == 1
+
+
 async def test_a_task_whose_deliveries_are_used_up_is_dead(app: QueueTasks) -> None:
     """By lost workers, without ever coming to an end: ERROR in the dead set, written by any worker."""
     seen = recording(app)

@@ -117,6 +117,8 @@ class Worker(Component):
         self._solo = asyncio.Lock()
         self._alone = asyncio.Event()
         self._alone.set()
+        self._claimed = asyncio.Event()
+        self._claimed.set()
         self._room = asyncio.Event()
         self._work = asyncio.Event()
         self._rate = 0.0
@@ -237,24 +239,31 @@ class Worker(Component):
         if not self._claiming:
             return
         self._claim_began = time.monotonic()
+        self._claimed.clear()
         try:
             claimed = await self.app.delivery.claim(wanted, self.queues, self.owner, self.config.lease)
-            self._claim_began = None
-            backoff.reset()
             if claimed:
                 hit("worker.after_claim")
                 self._take(claimed)
-            elif self._claiming:
+            self._claim_ended()
+            backoff.reset()
+            if not claimed and self._claiming:
                 self.progressed()
                 await self._wait_for_work()
         except TransientError as error:
             log.warning("the backend is away, trying again: %s", error)
-            self._claim_began = None
+            self._claim_ended()
             await backoff.wait()
         finally:
-            self._claim_began = None
+            self._claim_ended()
+
+    def _claim_ended(self) -> None:
+        self._claim_began = None
+        self._claimed.set()
 
     def _demand(self) -> int:
+        if self._solo.locked():
+            return 0
         self._measure()
         free = self.concurrency - self._busy - len(self._buffer)
         prefetch = min(self.config.claim_batch, int(self._rate * PREFETCH_TIME))
@@ -315,7 +324,7 @@ class Worker(Component):
                 if handle.deliveries > 1 and handle.deliveries >= self.config.max_deliveries - 1:
                     await self._run_alone(handle, record, own)
                 elif self._solo.locked():
-                    await self._run_after_solo(handle, record, own)
+                    self._release(handle)
                 else:
                     await self._run_one(handle, record, own)
                 done += 1
@@ -329,13 +338,20 @@ class Worker(Component):
             self._waking = False
 
     async def _run_alone(self, handle: DeliveryHandle, record: TaskRecord, own: Own) -> None:
-        """The last two deliveries of a task run alone: if it kills its process, it buries no neighbours."""
-        async with self._solo:
+        """The last two deliveries of a task run alone: if it kills its process, it buries no neighbours. So nothing
+        else is held then either: what waits here is given back, its delivery returned, before the task begins."""
+        if self._solo.locked():
+            self._release(handle)
+            return
+        async with self._solo:  # from here on nothing is claimed
             try:
                 # A thread past its time may never return: it must not hold up everything that comes after it.
                 while self._busy > self._outlived:
                     self._alone.clear()
                     await self._alone.wait()
+                await self._claimed.wait()
+                self._release_buffer()
+                await self._finisher.drained()
             except asyncio.CancelledError:
                 self._release(handle)
                 raise
@@ -346,15 +362,6 @@ class Worker(Component):
                 self.config.max_deliveries,
             )
             await self._run_one(handle, record, own)
-
-    async def _run_after_solo(self, handle: DeliveryHandle, record: TaskRecord, own: Own) -> None:
-        try:
-            async with self._solo:
-                pass
-        except asyncio.CancelledError:
-            self._release(handle)
-            raise
-        await self._run_one(handle, record, own)
 
     async def _run_one(self, handle: DeliveryHandle, record: TaskRecord, own: Own) -> None:
         slot = Slot(handle, record, own)
