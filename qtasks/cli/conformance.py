@@ -163,6 +163,8 @@ def _factory(kind: str, spec: str) -> Callable[..., Any]:
         if not hasattr(found, part):
             raise CommandError(f"{module_name!r} has no {attribute!r}", Code.USAGE)
         found = getattr(found, part)
+    if kind == "plugin" and not callable(found):
+        return lambda: found  # an instance, or a module
     if not callable(found):
         raise CommandError(
             f"{spec} is not a function that gives components: name module:function", Code.USAGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -143,8 +144,8 @@ class ServerStores(Stores):
 
     async def tidy(self) -> None:
         await super().tidy()
-        names, self._apps = list(self._apps.values()), {}
-        for name in names:
+        while self._apps:  # one that is interrupted here is taken up again
+            key, name = next(iter(self._apps.items()))
             for part in backend_from_url(self._url):
                 part.bind(PluginManager(), app_name=name)
                 await part.open()
@@ -152,6 +153,7 @@ class ServerStores(Stores):
                     await part.erase()
                 finally:
                     await part.close()
+            del self._apps[key]
 
 
 @contextmanager
@@ -170,4 +172,8 @@ def stores_at(url: str) -> Iterator[Stores]:
         with tempfile.TemporaryDirectory(prefix=".qtasks-conformance-", dir=named.parent) as folder:
             yield FileStores(Path(folder), url)
     else:
-        yield ServerStores(url)
+        stores = ServerStores(url)
+        try:
+            yield stores
+        finally:
+            asyncio.run(stores.tidy())

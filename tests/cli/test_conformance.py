@@ -19,6 +19,7 @@ from qtasks.testing.explain import explain
 from tests.support.redis_server import RedisServer
 
 MINE = """
+from qtasks import hookimpl
 from qtasks.components.memory import MemoryBroker, MemorySpace, MemoryStorage
 from qtasks.components.primitives import SettleVerdict
 
@@ -39,6 +40,13 @@ def make_broker(like=None):
 def make_worker():
     from qtasks import Worker
     return Worker()
+
+class Plug:
+    @hookimpl
+    def worker_start(self):
+        return
+
+plug = Plug()
 
 def make_alone():
     return MemoryStorage()
@@ -88,7 +96,7 @@ def test_what_holds_ends_well_and_a_skip_names_the_capability(folder: Path) -> N
         "storage", "mine:make_good", "--check", "STORAGE-01", "--check", "STORAGE-84", "--check", "STORAGE-74"
     )
     assert done.exit_code == 0, done.output
-    assert "declares notifications, streams, virtual_clock" in done.stdout
+    assert "declares notifications, streams, priorities, delayed, colocated, virtual_clock" in done.stdout
     assert "skipped, needs durable: STORAGE-84" in done.stdout
     assert "skipped, only without streams: STORAGE-74" in done.stdout
 
@@ -145,6 +153,13 @@ def test_a_component_without_a_store(folder: Path) -> None:
     assert "declares" not in done.stdout
 
 
+@pytest.mark.parametrize("named", ["Plug", "plug"])
+def test_a_plugin_by_its_class_or_itself(folder: Path, named: str) -> None:
+    done = call("plugin", f"mine:{named}", "--check", "PLUGIN-01")
+    assert done.exit_code == 0, done.output
+    assert "hold: PLUGIN-01" in done.stdout
+
+
 def test_a_server_that_is_away_is_no_failure_of_the_component(folder: Path) -> None:
     done = call("broker", "redis://127.0.0.1:1/0")
     assert done.exit_code == 3
@@ -184,6 +199,21 @@ def test_interrupted_it_leaves_nothing(folder: Path, number: signal.Signals) -> 
         process.kill()
     assert process.returncode == 130
     assert left_in(folder) == set()
+
+
+def test_interrupted_it_leaves_nothing_on_a_server(folder: Path) -> None:
+    with RedisServer() as server, server.client(db=3) as client:
+        command = [sys.executable, "-B", "-m", "qtasks", "conformance", "storage", server.url(3)]
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            while process.poll() is None and not client.dbsize():
+                os.sched_yield()
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130
+        assert client.keys() == []
 
 
 def test_a_server_keeps_all_it_had_and_nothing_more(folder: Path) -> None:

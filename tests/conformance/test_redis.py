@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from qtasks.components.redis import RedisBroker, RedisLink, RedisStorage
-from qtasks.testing import BrokerSuite, StorageSuite
+from qtasks.components.redis import RedisBroker, RedisGlobalConfig, RedisLink, RedisStorage
+from qtasks.testing import BrokerSuite, GlobalConfigSuite, StorageSuite
 from tests.support.redis_server import RedisServer, flavours
 
 
@@ -42,3 +42,13 @@ class TestRedisStorage(StorageSuite):
     @pytest.fixture
     def make_component(self, server):
         return lambda like=None: made(RedisStorage, server, like)
+
+
+class TestRedisGlobalConfig(GlobalConfigSuite):
+    kit_version = 1
+
+    @pytest.fixture
+    def make_component(self, server):
+        return lambda like=None: RedisGlobalConfig(
+            RedisLink(like.link.target if like else server.url(restricted=True))
+        )
