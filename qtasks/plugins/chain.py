@@ -114,8 +114,20 @@ class Chain:
             BulkAddError and others, as `QueueTasks.add_tasks`. Start it again with the same uuid.
         """
         run = uuid or uuid4()
-        await app.add_tasks(_requests(run, 0, self._stages, self._on_error, ()))
-        return Started(app, run, [identity(run, at) for at in self._ends])
+        await app.add_tasks(self.requests(run))
+        return Started(app, run, self.steps(run))
+
+    def requests(self, uuid: UUID) -> list[TaskRequest]:
+        """The tasks of its first stage, for an `add_tasks` of one's own: of a blocking application, or with others.
+
+        Parameters:
+            uuid: the identity of this run of the chain.
+        """
+        return _requests(uuid, 0, self._stages, self._on_error, ())
+
+    def steps(self, uuid: UUID) -> list[UUID]:
+        """The uuids of its steps, joins included, for the run of this identity."""
+        return [identity(uuid, at) for at in self._ends]
 
 
 def chain(*stages: Step | Group, on_error: Step | None = None) -> Chain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from qtasks import QueueConfig, QueueTasks, TaskCancelError
 from qtasks.plugins import chain as module
 from qtasks.plugins.chain import Chain, ChainPlugin, chain, group, identity, step
 from qtasks.plugins.unique import Unique, UniquePlugin
+from qtasks.sync import QueueTasks as BlockingQueueTasks
 from tests.app.conftest import working
 from tests.plugins import chain_site
 from tests.plugins.conftest import StartWorkers
@@ -86,6 +88,17 @@ async def test_a_group_may_come_first_and_starting_twice_changes_nothing(app: Qu
         again = await work.start(app, uuid=run)
         assert (await again.wait_result(20)).updated_at == (await first.wait_result(20)).updated_at
         assert len((await app.get_all())[0]) == 3
+
+
+def test_a_blocking_application_starts_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'queue.db'}"
+    work, run = chain(step("add", 1), step("add", 2)), uuid4()
+    worker = QueueTasks(url=url, plugins=[ChainPlugin()])
+    declare(worker)
+    with BlockingQueueTasks(url=url) as app:
+        app.add_tasks(work.requests(run))
+        asyncio.run(worker.serve(until_idle=True))
+        assert [app.wait_result(uuid, 10).returning for uuid in work.steps(run)] == [1, 3]
 
 
 @pytest.mark.parametrize(
