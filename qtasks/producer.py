@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from qtasks.codec import encode
 from qtasks.components.primitives import Added, AddVerdict
@@ -20,6 +20,7 @@ from qtasks.errors import (
     TransientError,
     UuidConflictError,
 )
+from qtasks.ids import new_uuid
 from qtasks.registry import NAME, TASK_NAME, check_name
 from qtasks.schemas import (
     PRIORITY_MAX,
@@ -61,7 +62,7 @@ class Producer:
         """
         if not self._app.tracer.wanted(request.extra):
             return await self._prepare(request, replay_of)
-        uuid = request.uuid or uuid4()
+        uuid = request.uuid or new_uuid()
         request = replace(request, uuid=uuid, extra={**request.extra, FLAG: True})
         part = self._app.tracer.begin(uuid)
         try:
@@ -83,7 +84,7 @@ class Producer:
         )
         if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
             raise ValueError(f"priority {priority} is outside {PRIORITY_MIN} … {PRIORITY_MAX}")
-        uuid = request.uuid or uuid4()
+        uuid = request.uuid or new_uuid()
         args, kw, extra = request.args, request.kwargs, request.extra
         payload = encode([name, args, kw])
         digest = self._digest(uuid, payload)
@@ -168,30 +169,33 @@ class Producer:
             if not isinstance(error, TransientError):
                 raise
             raise EnqueueUnknownError(*(item.record.uuid for item in prepared)) from error
-        return [await self._traced(*pair) for pair in zip(prepared, verdicts, strict=True)]
+        results: list[Task | QTasksError] = []
+        for item, verdict in zip(prepared, verdicts, strict=True):
+            if verdict.kind is not Added.ADDED:
+                results.append(await self._not_added(item, verdict))
+            elif item.trace is None:
+                results.append(await self.announce(item))
+            else:
+                results.append(await self._traced(item, item.trace))
+        return results
 
     def _drop_traces(self, prepared: Sequence[Prepared]) -> None:
         for item in prepared:
             if item.trace is not None:
                 self._app.tracer.drop(item.trace)
 
-    async def _traced(self, item: Prepared, verdict: AddVerdict) -> Task | QTasksError:
-        if item.trace is None:
-            return await self._result(item, verdict)
+    async def _traced(self, item: Prepared, trace: Part) -> Task:
         tracer = self._app.tracer
-        if verdict.kind is not Added.ADDED:
-            tracer.drop(item.trace)
-            return await self._result(item, verdict)
-        with tracer.recording(item.trace):
-            result = await self._result(item, verdict)
-        await tracer.end(item.trace, item.record.available_at)
-        return result
+        with tracer.recording(trace):
+            task = await self.announce(item)
+        await tracer.end(trace, item.record.available_at)
+        return task
 
-    async def _result(self, item: Prepared, verdict: AddVerdict) -> Task | QTasksError:
+    async def _not_added(self, item: Prepared, verdict: AddVerdict) -> Task | QTasksError:
         record = item.record
+        if item.trace is not None:
+            self._app.tracer.drop(item.trace)
         match verdict.kind:
-            case Added.ADDED:
-                return await self.announce(item)
             case Added.CONFLICT:
                 return UuidConflictError(
                     f"task {record.uuid} exists with another name, args or kwargs: use a new uuid"

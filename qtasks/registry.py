@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
 from uuid import UUID
@@ -33,9 +34,14 @@ def check_name(name: str, what: str, pattern: re.Pattern[str] = NAME) -> str:
     Raises:
         InvalidNameError: it is outside its grammar, which the message gives.
     """
-    if not isinstance(name, str) or pattern.fullmatch(name) is None:
+    if not isinstance(name, str) or not _matches(pattern.pattern, name):
         raise InvalidNameError(f"{what} {name!r} is not valid: it must match {pattern.pattern}")
     return name
+
+
+@lru_cache(maxsize=1024)
+def _matches(pattern: str, name: str) -> bool:
+    return re.fullmatch(pattern, name) is not None
 
 
 def declare(func: Callable[..., Any], name: str | None, options: Mapping[str, Any]) -> TaskExecSchema:

@@ -438,7 +438,7 @@ class Task:
 def task_from_record(record: TaskRecord) -> Task:
     """The client's view of a record."""
     created_at = _at(record.created_at, UTC)
-    updated_at = _at(record.updated_at, UTC)
+    updated_at = created_at if record.updated_at == record.created_at else _at(record.updated_at, UTC)
     return Task(
         uuid=record.uuid,
         task_name=record.task_name,

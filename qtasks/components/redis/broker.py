@@ -44,8 +44,8 @@ from qtasks.components.redis.wire import (
     queues_of,
     settled,
     token,
-    uuid_of,
 )
+from qtasks.ids import uuid_of
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 
 CAPABILITIES = Capabilities(
@@ -65,9 +65,10 @@ _POLL = 1.0
 """Seconds between looks for work while notifications are interrupted."""
 
 
-def add_verdict(reply: bytes) -> AddVerdict:
-    """What add.lua and add_push.lua say of one record."""
-    return AddVerdict(_ADDED[reply[0]], uuid_of(reply[1:17]))
+def add_verdict(reply: bytes, uuid: UUID) -> AddVerdict:
+    """What add.lua and add_push.lua say of the record with this uuid."""
+    kind = _ADDED[reply[0]]
+    return AddVerdict(kind, uuid_of(reply[1:17]) if kind is Added.EXISTS else uuid)
 
 
 def settle_verdicts(reply: bytes) -> list[SettleVerdict]:
@@ -291,7 +292,7 @@ class RedisBroker(Broker, Colocated):
         for addition in additions:
             args += addition.args(queues)
         reply = await self.link.run("add_push", args, queues, durable=True)
-        return [add_verdict(each) for each in reply]
+        return [add_verdict(each, addition.uuid) for each, addition in zip(reply, additions, strict=True)]
 
     async def claim_and_start(
         self, n: int, queues: Sequence[str], owner: str, lease: float

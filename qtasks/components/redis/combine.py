@@ -20,7 +20,8 @@ class _Waiting(NamedTuple, Generic[T, V]):
 class Combiner(Generic[T, V]):
     """Sends batches one after the other; whoever comes meanwhile is in the next one.
 
-    A caller that is alone is served at once: it sends its own batch, and waits for nobody.
+    A caller that is alone is served at once: it sends its own batch, and waits for nobody. After a crowd, callers
+    are taken for a crowd again: all that come in the same turn of the loop, as with `asyncio.gather`, travel together.
 
     Parameters:
         send: sends a batch and gives a verdict per item.
@@ -29,14 +30,18 @@ class Combiner(Generic[T, V]):
     def __init__(self, send: Callable[[Sequence[T]], Awaitable[list[V]]]) -> None:
         self._send = send
         self._busy = False
+        self._crowded = False
         self._waiting: list[_Waiting[T, V]] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def __call__(self, items: Sequence[T]) -> list[V]:
         """The verdicts on these items. Raises what `send` raises."""
-        if self._busy:
+        if self._busy or self._crowded:
             future: asyncio.Future[list[V]] = asyncio.get_running_loop().create_future()
             self._waiting.append(_Waiting(items, future))
+            if not self._busy:
+                self._busy = True
+                self._sender = asyncio.create_task(self._serve(), name="qtasks-redis-combine")
             return await future
         self._busy = True
         try:
@@ -51,6 +56,7 @@ class Combiner(Generic[T, V]):
         try:
             while self._waiting:
                 group = self._next_group()
+                self._crowded = len(group) > 1
                 try:
                     verdicts = await self._send([item for each in group for item in each.items])
                 except Exception as error:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -31,11 +32,14 @@ _STATUS_OF = {status.value: status for status in TaskStatusEnum}
 RECORD_FIELDS = frozenset(field.name for field in fields(TaskRecord))
 _LISTED = ("task_name", "queue", "priority", "created_at", "args", "kwargs")
 _ELSEWHERE = frozenset({"uuid", "available_at", "digest", "unique_key", "epoch", "owner", "status", *_LISTED})
-_OTHERS = tuple(
-    (field.name, field.default, field.default is MISSING)
+_OTHER_FIELDS = tuple(
+    field
     for field in fields(TaskRecord)
-    if field.name not in _ELSEWHERE and field.name not in ("extra", "updated_at")
+    if field.name not in _ELSEWHERE and field.name not in ("extra", "updated_at", "retry")
 )
+_OTHERS = tuple(field.name for field in _OTHER_FIELDS)
+_DEFAULTS = tuple(field.default for field in _OTHER_FIELDS)
+_others = attrgetter(*_OTHERS)
 _IN_HEAD = frozenset({"status", "dead", "expires_at"})
 """What a finished record says before its JSON."""
 _TIMES = ("available_at", "started_at", "updated_at", "deliveries")
@@ -60,10 +64,15 @@ def encode_part(record: TaskRecord) -> bytes:
         others["updated_at"] = record.updated_at
     if record.extra:
         others["extra"] = record.extra
-    for name, default, _ in _OTHERS:
-        value = getattr(record, name)
-        if value is not default and value != default:
-            others[name] = value
+    if record.retry is not None:
+        others["retry"] = record.retry
+    values = _others(record)
+    if values != _DEFAULTS:
+        others.update(
+            (name, value)
+            for name, value, default in zip(_OTHERS, values, _DEFAULTS, strict=True)
+            if value != default
+        )
     body = _encode_list(
         [
             record.task_name,
@@ -96,11 +105,7 @@ def encode_token(record: TaskRecord) -> bytes:
 
 def _encode_list(values: list[Any]) -> bytes:
     others = values[6]
-    if (
-        type(values[4]) is Encoded
-        or type(values[5]) is Encoded
-        or any(type(v) is Encoded for v in others.values())
-    ):
+    if type(values[4]) is Encoded or type(values[5]) is Encoded or Encoded in set(map(type, others.values())):
         values = values[:6]
         return b"[%b,%b]" % (b",".join([encode(value) for value in values]), encode_object(others))
     return encode(values)

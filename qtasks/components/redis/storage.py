@@ -29,9 +29,10 @@ from qtasks.components.redis.faults import backend_error
 from qtasks.components.redis.link import RedisLink
 from qtasks.components.redis.records import apply_token, decode_finished, decode_shown, encode_lines
 from qtasks.components.redis.target import Target
-from qtasks.components.redis.wire import added, chunks, number, queues_of, settled, uuid_of
+from qtasks.components.redis.wire import added, chunks, number, queues_of, settled
 from qtasks.components.storage import Storage
 from qtasks.errors import TransientError
+from qtasks.ids import uuid_of
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 
 _START = struct.Struct(">16sdI")
@@ -89,7 +90,8 @@ class RedisStorage(Storage):
             for record in part:
                 args += added(record)
             calls.append(self.link.run("add", args, durable=True))
-        return [add_verdict(reply) for replies in await gather(calls) for reply in replies]
+        replies = [reply for part in await gather(calls) for reply in part]
+        return [add_verdict(reply, record.uuid) for reply, record in zip(replies, records, strict=True)]
 
     async def start_many(self, handles: Sequence[DeliveryHandle]) -> list[StartVerdict]:
         verdicts: list[StartVerdict] = []
