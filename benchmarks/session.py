@@ -40,7 +40,7 @@ class Plan:
     one: int = 2_000
     crowd: int = 4_000
     first: int = 100
-    trips: int = 300
+    trips: int = 500
     workers: int = 1
     limit: float = 30.0
 

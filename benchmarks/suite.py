@@ -110,20 +110,21 @@ class Run:
     def __call__(self) -> dict[str, Any]:
         """Measures everything; gives what was saved."""
         self.found["versions"] = self._versions()
-        for repetition in range(self.size.repeat):
-            for session in self._repetition(repetition):
-                self.sessions.append(session)
-                self.save()
-                tell(session)
-        for session in self._peer_backlogs():
-            self.sessions.append(session)
-            tell(session)
+        # What is measured once comes first: a run that is cut short has whole repetitions at least.
         self.found["chain"] = chain.measure_all()
-        self.save()
-        self.found["backlog"] = backlog.measure_all(self.size.backlogs)
+        self.found["backlog"] = backlog.measure_all(self.size.backlogs) if self.size.backlogs else []
+        self._measure(self._peer_backlogs())
+        for repetition in range(self.size.repeat):
+            self._measure(self._repetition(repetition))
         self.found["ended"] = now()
         self.save()
         return self.found
+
+    def _measure(self, sessions: Iterator[Session]) -> None:
+        for session in sessions:
+            self.sessions.append(session)
+            self.save()
+            tell(session)
 
     def _versions(self) -> dict[str, dict[str, str]]:
         found = {}
