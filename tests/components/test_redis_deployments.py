@@ -13,7 +13,7 @@ import redis
 from qtasks.components.primitives import Added, HoldVerdict, SettleVerdict
 from qtasks.errors import TransientError
 from tests.support.redis_pair import QUEUE, Trio, opened, record, success
-from tests.support.redis_server import RedisServer, follows, free_port
+from tests.support.redis_server import PASSWORD, USER, RedisServer, follows, free_port
 
 SETTLING = 60.0
 
@@ -36,9 +36,14 @@ async def smoke(trio: Trio) -> None:
     assert await config.put("n", "k", 1) is not None
 
 
+LOGIN = f"{USER}:{PASSWORD.replace(' ', '%20')}@"
+"""Of the user with the minimum of rights."""
+
+
 async def test_unix_socket():
     with RedisServer() as server:
-        async with opened(f"redis+unix://{server.unix_path}?db=3") as trio:
+        server.restrict()
+        async with opened(f"redis+unix://{LOGIN}{server.unix_path}?db=3") as trio:
             await smoke(trio)
             assert trio.link.target.db == 3
 
@@ -78,6 +83,7 @@ def cluster():
         for node in nodes:
             with node.client() as client:
                 eventually(lambda client=client: whole(client), "the cluster is whole")
+            node.restrict()
         yield nodes
 
 
@@ -86,14 +92,14 @@ async def test_cluster(cluster):
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
     places = set()
     for app in ("app", "app-1", "b", "c", "d", "e"):
-        async with opened(f"redis+cluster://{hosts}", app=app) as trio:
+        async with opened(f"redis+cluster://{LOGIN}{hosts}", app=app) as trio:
             await smoke(trio)
             places.add(trio.link.address)
     assert len(places) > 1
 
 
 async def test_cluster_with_one_seed_gone(cluster):
-    async with opened(f"redis+cluster://127.0.0.1:1,127.0.0.1:{cluster[1].port}") as trio:
+    async with opened(f"redis+cluster://{LOGIN}127.0.0.1:1,127.0.0.1:{cluster[1].port}") as trio:
         await smoke(trio)
 
 
@@ -123,13 +129,17 @@ async def test_sentinel_fails_over():
         master = stack.enter_context(RedisServer())
         replica = stack.enter_context(RedisServer(replicaof=f"127.0.0.1 {master.port}"))
         follows(replica)
+        for server in (master, replica):  # rights are not replicated
+            server.restrict()
         sentinel = stack.enter_context(Sentinel(master))
         with sentinel.client() as client:
             eventually(
                 lambda: len(client.execute_command("SENTINEL", "REPLICAS", "main")) == 1,
                 "the sentinel knows both",
             )
-        url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main?socket_timeout=2"
+        url = (
+            f"redis+sentinel://{LOGIN}127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main?socket_timeout=2"
+        )
         async with opened(url, durability="replica") as trio:
             await smoke(trio)
             assert trio.link.address == ("127.0.0.1", master.port)

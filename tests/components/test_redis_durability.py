@@ -53,9 +53,13 @@ async def test_fsync_needs_a_file_to_sync(program):
             pass
 
 
-async def test_replica_says_when_there_is_none(server):
+async def test_replica_says_when_there_is_none(server, caplog):
     url = server.url(query="?socket_timeout=0.5")
+    with pytest.raises(FatalError, match="no replica"):
+        async with opened(url, durability="replica", strict=True):
+            pass
     async with opened(url, durability="replica") as (broker, _, _, _):
+        assert "no replica" in caplog.text
         with pytest.raises(TransientError, match="replica"):
             await broker.add_and_push([record()], None)
 
@@ -103,7 +107,7 @@ async def test_a_result_is_accepted_when_a_replica_has_it(server, replica):
 
 
 async def test_a_full_server_confirms_what_it_has(server, replica):
-    async with opened(server.url(), durability="replica") as (broker, _, _, _):
+    async with opened(server.url(), durability="replica", strict=True) as (broker, _, _, _):
         task = record()
         await broker.add_and_push([task], None)
         with server.client() as client:

@@ -21,6 +21,7 @@ class Server:
         maxmemory: bytes; 0 is no limit.
         aof: whether every write is logged.
         role: `master` or `slave`.
+        replicas: how many follow it now.
     """
 
     version: tuple[int, ...]
@@ -29,6 +30,7 @@ class Server:
     maxmemory: int
     aof: bool
     role: str
+    replicas: int = 0
 
     @classmethod
     def read(cls, info: bytes) -> Server:
@@ -45,6 +47,7 @@ class Server:
             maxmemory=int(fields.get("maxmemory", "0")),
             aof=fields.get("aof_enabled") == "1",
             role=fields.get("role", ""),
+            replicas=int(fields.get("connected_slaves", "0")),
         )
 
     def judge(
@@ -79,6 +82,10 @@ class Server:
             found.append(
                 f"{where} writes no append-only file: tasks since the last snapshot are lost when the server "
                 "dies. Set appendonly yes."
+            )
+        if durability == "replica" and not self.replicas:
+            found.append(
+                f'no replica follows {where} now: with durability="replica" nothing is acknowledged until one does.'
             )
         if strict and found:
             raise FatalError("strict: " + " ".join(found))
