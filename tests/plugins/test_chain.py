@@ -195,11 +195,33 @@ async def test_a_member_that_is_not_there_any_more(app: QueueTasks, monkeypatch:
         assert ended.cancel_reason == f"task {lost} of the group is not there any more"
 
 
+async def test_a_member_that_is_still_on_its_way_is_waited_for(app: QueueTasks) -> None:
+    """The start was cut off, and is repeated with the same uuid."""
+    declare(app)
+    work = chain(group(step("add", 1), step("add", 2)), step("total"))
+    async with app:
+        started = await work.start(app)
+        missing = identity(started.uuid, 0, 1)
+        await app.cancel(missing)
+        await app.delete([missing])
+        serving = asyncio.create_task(app.serve())
+
+        async def join_waits() -> bool:
+            join = await app.get(started.steps[0])
+            return join is not None and join.available_at > join.created_at
+
+        await until(join_waits)
+        await work.start(app, uuid=started.uuid)
+        assert (await started.wait_result(20)).returning == [1, 2, 0]
+        await app.stop()
+        await serving
+
+
 async def test_a_unique_step_is_not_dropped_for_an_equal_task(url: str) -> None:
     app = QueueTasks(url=url, plugins=[ChainPlugin(), UniquePlugin()])
     declare(app)
 
-    @app.task(name="unique", extra={"unique": Unique()})
+    @app.task(name="unique", extra={"unique": Unique(key=lambda number: number)})
     async def unique(number: int) -> int:
         return number
 
