@@ -17,6 +17,7 @@ from qtasks import (
     PluginError,
     QueueConfig,
     QueueTasks,
+    Task,
     TaskContext,
     TaskRejected,
     TaskRequest,
@@ -33,7 +34,7 @@ from tests.app.conftest import working
 from tests.plugins import encryption_site
 from tests.plugins.conftest import StartWorkers
 from tests.plugins.stores import raw_store
-from tests.plugins.support import kill, said, workers_up
+from tests.plugins.support import kill, said, until, workers_up
 
 SECRET = "4111-PLAINTEXT-1111"
 LONG = f"{SECRET} " * 200
@@ -211,6 +212,57 @@ async def test_compression_comes_before_encryption_in_either_order(url: str) -> 
             sizes.append(len(str(task.args[0])))
     alone, *both = sizes
     assert both[0] == both[1] < alone / 5
+
+
+class Unaware:
+    """Plugins of others put their own into the arguments, the progress and the result."""
+
+    @hookimpl
+    def storage_add(self, task_status: Any) -> Any:
+        return {"task_status": replace(task_status, args=(*task_status.args, SECRET))}
+
+    @hookimpl
+    def storage_update(self, kw: dict[str, Any]) -> Any:
+        return {"progress": SECRET}
+
+    @hookimpl
+    def broker_remove_finished_task(self, model: Any) -> Any:
+        return replace(model, returning=[model.returning, SECRET], kwargs={"a": SECRET})
+
+    @hookimpl
+    def storage_get(self, result: Task) -> Any:
+        return replace(result, args=(*result.args, "read"))
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_other_plugins_see_plaintext_and_what_they_store_is_encrypted(url: str, first: bool) -> None:
+    plugins = [EncryptionPlugin([NEW]), Unaware()]
+    app = make(url, *(plugins if first else reversed(plugins)))
+
+    @app.task(name="echo")
+    async def echo(*args: str) -> list[str]:
+        return list(args)
+
+    async with working(app):
+        done = await (await app.add_task("echo", args=("a",))).wait_result(10)
+    assert (done.args, done.kwargs) == (("a", SECRET, "read"), {"a": SECRET})
+    assert (done.returning, done.progress) == ([["a", SECRET, "read"], SECRET], SECRET)
+    assert SECRET.encode() not in raw_store(url)
+
+
+async def test_a_trace_keeps_no_plaintext(url: str) -> None:
+    app = make(url, EncryptionPlugin([NEW]), Unaware())
+
+    @app.task(name="echo")
+    async def echo(*args: str) -> list[str]:
+        return list(args)
+
+    async with working(app):
+        task = await app.add_task("echo", args=(SECRET,), trace=True)
+        await task.wait_result(10)
+        traced = await until(lambda: app.trace(task.uuid))
+        assert any(call.plugin == "encryption" for call in traced.calls)
+    assert SECRET.encode() not in raw_store(url)
 
 
 # --- A value belongs to its place ---------------------------------------------------------------

@@ -133,7 +133,15 @@ async def test_a_run_may_begin_a_trace_of_its_own(
 
 
 async def test_each_way_to_end(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
-    app = make(provider)
+    class After:
+        """What fires when the code has ended is in no span of it."""
+
+        @hookimpl
+        def worker_remove_finished_task(self, task_func: Any) -> None:
+            after.append((task_func.name, trace.get_current_span().get_span_context().is_valid))
+
+    after: list[tuple[str, bool]] = []
+    app = make(provider, After())
     tries: list[int] = []
 
     @app.task(name="fails", retry=1, retry_delay=0)
@@ -167,6 +175,7 @@ async def test_each_way_to_end(provider: TracerProvider, exporter: InMemorySpanE
         ("fails", 0, "ERROR", "KeyError"), ("fails", 1, "ERROR", "KeyError"), ("cancels", 0, "UNSET", "cancel"),
         ("defers", 0, "UNSET", "defer"), ("defers", 0, "UNSET", None), ("rejects", 0, "ERROR", "TypeError"),
     ]  # fmt: skip
+    assert after == [(name, False) for name in ("fails", "cancels", "defers", "rejects")]
     assert len({parent_id(span) for span in spans[:2]}) == 1
     assert [event.name for event in spans[0].events if event.name == "exception"] == ["exception"]
 
