@@ -90,14 +90,15 @@ def conformance(
                 asyncio.run(job.stores.probe())
             else:
                 asyncio.run(_probe(job, suites[job.kind]))
-        reports = [_run(job, suites[job.kind], only or [], show_traceback) for job in jobs]
+        reports = []
+        for job in jobs:
+            reports.append(_run(job, suites[job.kind], only or [], show_traceback))
+            if not as_json:
+                show_report(reports[-1])
         if as_json:
             show_json([report.to_dict() for report in reports])
-        else:
-            for report in reports:
-                show_report(report)
-            if jobs[0].stores is not None:
-                typer.echo(f"Tested {jobs[0].stores.where}.")
+        elif jobs[0].stores is not None:
+            typer.echo(f"Tested {jobs[0].stores.where}.")
     raise typer.Exit(Code.OK if all(report.conforms for report in reports) else Code.FAILED)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qtasks.testing import Report, Result
 
 WIDTH = 110
-TOLD = 600
+TOLD = 3000
 """Letters of what came that are shown."""
 
 
@@ -57,8 +57,18 @@ def show_report(report: Report) -> None:
 
 
 def _declared(capabilities: Capabilities) -> str:
-    names = [field.name for field in fields(capabilities) if getattr(capabilities, field.name)]
-    return ", ".join(names) or "no capabilities"
+    said = [
+        field.name
+        for field in fields(capabilities)
+        if not field.default and getattr(capabilities, field.name)
+    ]
+    unsaid = [
+        field.name
+        for field in fields(capabilities)
+        if field.default and not getattr(capabilities, field.name)
+    ]
+    without = f"; without {', '.join(unsaid)}" if unsaid else ""
+    return (", ".join(said) or "nothing beyond the contract") + without
 
 
 def _show_short(console: Console, result: Result) -> None:

@@ -165,9 +165,16 @@ def _result(
         told = f"it did not come to an end within {CHECK_TIMEOUT:.0f} s"
         return Result(described, Verdict.FALLS_SHORT, told, error=error)
     except (Exception, asyncio.CancelledError, SystemExit) as error:
-        told = str(error).removeprefix(f"{described.id}: ") or type(error).__name__
+        told = _told(described, error)
         return Result(described, Verdict.FALLS_SHORT, told, error=error)
     return Result(described, Verdict.HOLDS)
+
+
+def _told(described: Check, error: BaseException) -> str:
+    """What was raised, and what was noted on it: the shrunk program of a state machine, say."""
+    notes = [note for each in (error, error.__cause__) for note in getattr(each, "__notes__", ())]
+    noted = [note for note in notes if not note.startswith(f"{described.id}: ")]
+    return "\n".join([str(error).removeprefix(f"{described.id}: ") or type(error).__name__, *noted])
 
 
 def _run(suite: type[Suite], described: Check, factory: Factory) -> None:

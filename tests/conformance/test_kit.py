@@ -82,8 +82,8 @@ async def test_the_kit_sees_the_mutant(mutant: Mutant, monkeypatch, unshrunk):
 
 
 def test_there_are_many_different_mutants():
-    assert len(MUTANTS) >= 25
-    assert len({mutant.check for mutant in MUTANTS}) >= 25
+    assert len(MUTANTS) > 200, "docs/conformance.md says so"
+    assert len({mutant.check for mutant in MUTANTS}) > 150
     assert {mutant.suite for mutant in MUTANTS} == set(SUITES.values())
 
 
