@@ -11,14 +11,15 @@ _CHECKS = (
 )  # fmt: skip
 pytest.register_assert_rewrite(*(f"qtasks.testing.{name}" for name in _CHECKS))
 
+from qtasks.inmemory import VirtualClock  # noqa: E402
+from qtasks.recorder import Fired, Recorder, recorder  # noqa: E402
 from qtasks.testing.app import ApplicationSuite  # noqa: E402
-from qtasks.testing.bench import Bench, KitFailure, VirtualClock  # noqa: E402
+from qtasks.testing.bench import Bench, KitFailure  # noqa: E402
 from qtasks.testing.broker import BrokerSuite  # noqa: E402
 from qtasks.testing.checks import KIT_VERSION, Check, Suite, check, run_check  # noqa: E402
 from qtasks.testing.global_config import GlobalConfigSuite  # noqa: E402
 from qtasks.testing.pairing import PairingSuite  # noqa: E402
 from qtasks.testing.plugin import OrderMatters, PluginSuite, check_plugin, order_matters, plugin_report  # noqa: E402
-from qtasks.testing.recorder import Fired, Recorder, recorder  # noqa: E402
 from qtasks.testing.report import Report, Result, Verdict, run_suite  # noqa: E402
 from qtasks.testing.starter import StarterSuite  # noqa: E402
 from qtasks.testing.stats import StatsSuite  # noqa: E402

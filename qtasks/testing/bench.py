@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from qtasks.components.primitives import Capabilities
 from qtasks.config import QueueConfig
+from qtasks.inmemory import VirtualClock
 from qtasks.manager import PluginManager
 
 C = TypeVar("C")
@@ -23,27 +24,9 @@ not yet open."""
 EVENT_TIMEOUT = 10.0
 """Seconds after which an event that should have come is given up."""
 
-START = 1_800_000_000.0
-"""What the virtual clock shows at first, Unix seconds."""
-
 
 class KitFailure(AssertionError):
     """The component does not do what the contract says."""
-
-
-class VirtualClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self, now: float = START) -> None:
-        self._now = now
-
-    def __call__(self) -> float:
-        """The time, Unix seconds."""
-        return self._now
-
-    def advance(self, seconds: float) -> None:
-        """Moves the clock forward."""
-        self._now += seconds
 
 
 class Bench(Generic[C]):

@@ -12,10 +12,11 @@ from uuid import UUID
 from qtasks.app import QueueTasks
 from qtasks.components.primitives import Capabilities
 from qtasks.config import QueueConfig
+from qtasks.inmemory import VirtualClock
+from qtasks.recorder import Recorder, recorder
 from qtasks.schemas import Task, TaskRecord, TaskStatusEnum
-from qtasks.testing.bench import Bench, Factory, KitFailure, VirtualClock
+from qtasks.testing.bench import Bench, Factory, KitFailure
 from qtasks.testing.checks import Suite
-from qtasks.testing.recorder import Recorder, recorder
 
 BESIDE = "global_config_set_status"
 """The sign of life, which is fired beside everything else."""

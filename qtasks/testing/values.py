@@ -24,8 +24,8 @@ from qtasks import (
     TaskStatusProcessSchema,
     TaskStatusSuccessSchema,
 )
+from qtasks.inmemory import START
 from qtasks.schemas import UNSET
-from qtasks.testing.bench import START
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from uuid import UUID
 import pytest
 
 from qtasks import QueueTasks, TaskCancelError, TaskDefer, TaskRequest, hookimpl
+from qtasks.inmemory import memory_app, run_until_idle, set_clock
 from qtasks.plugins.encryption import EncryptionPlugin
 from qtasks.testing import VirtualClock
-from qtasks.testing.application import memory_app, run_until_idle, set_clock
 from qtasks.trace import REDACTED, Change, Trace, TraceRecorder
 from tests.app.conftest import MakeApp
 

@@ -16,6 +16,7 @@ from qtasks.components.delivery import ColocatedDelivery, SplitDelivery, deliver
 from qtasks.components.memory import MemoryBroker, MemorySpace, MemoryStorage
 from qtasks.components.primitives import Capabilities
 from qtasks.components.storage import Storage
+from qtasks.recorder import triggers_of
 from qtasks.testing import (
     ApplicationSuite,
     Bench,
@@ -34,7 +35,6 @@ from qtasks.testing import (
     run_suite,
 )
 from qtasks.testing.pairing import pair as pairs
-from qtasks.testing.recorder import triggers_of
 from tests.conformance.mutants import MUTANTS, Mutant
 
 SUITES = {

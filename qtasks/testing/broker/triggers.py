@@ -13,6 +13,7 @@ from qtasks.components.broker import Broker
 from qtasks.components.worker import Worker
 from qtasks.errors import PluginError, TaskCancelError, TaskDefer, TaskRejected
 from qtasks.manager import PluginManager
+from qtasks.recorder import Fired, Recorder, recorder
 from qtasks.schemas import (
     TaskPrioritySchema,
     TaskStatusNewSchema,
@@ -23,7 +24,6 @@ from qtasks.testing.bench import Bench
 from qtasks.testing.broker.claims import drain, push
 from qtasks.testing.checks import Suite, check
 from qtasks.testing.lifecycle import check_refusal
-from qtasks.testing.recorder import Fired, Recorder, recorder
 from qtasks.testing.samples import item, record
 
 

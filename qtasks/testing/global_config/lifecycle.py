@@ -5,11 +5,11 @@ from __future__ import annotations
 from qtasks.components.global_config import GlobalConfig
 from qtasks.components.primitives import Versioned
 from qtasks.manager import PluginManager
+from qtasks.recorder import Fired, Recorder, recorder
 from qtasks.testing import lifecycle
 from qtasks.testing.bench import Bench
 from qtasks.testing.checks import Suite, check
 from qtasks.testing.global_config.values import put
-from qtasks.testing.recorder import Fired, Recorder, recorder
 
 
 async def use(config: GlobalConfig) -> None:

@@ -27,8 +27,8 @@ from qtasks import (
 )
 from qtasks.components.primitives import DeliveryHandle
 from qtasks.context import TaskContext, in_context
-from qtasks.testing.application import memory_app
-from qtasks.testing.bench import KitFailure, VirtualClock
+from qtasks.inmemory import VirtualClock, memory_app
+from qtasks.testing.bench import KitFailure
 from qtasks.testing.checks import FAILURES
 from qtasks.testing.plugin.compared import told
 from qtasks.testing.plugin.tasks import declare

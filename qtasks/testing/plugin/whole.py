@@ -18,7 +18,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from qtasks import QueueConfig, QueueTasks, Task
-from qtasks.testing.application import run_until_idle
+from qtasks.inmemory import run_until_idle
 from qtasks.testing.bench import KitFailure
 from qtasks.testing.checks import FAILURES, check
 from qtasks.testing.plugin import tasks as kit

@@ -10,10 +10,10 @@ from uuid import uuid4
 from qtasks.components.primitives import Update
 from qtasks.components.storage import Storage
 from qtasks.manager import PluginManager
+from qtasks.recorder import Fired, Recorder, recorder
 from qtasks.schemas import TaskPrioritySchema, TaskStatusNewSchema, TaskStatusSuccessSchema, task_from_record
 from qtasks.testing.bench import Bench
 from qtasks.testing.checks import Suite, check
-from qtasks.testing.recorder import Fired, Recorder, recorder
 from qtasks.testing.samples import record, success
 from qtasks.testing.storage.adding import add, bury
 from qtasks.testing.storage.running import started

@@ -8,8 +8,9 @@ from typing import Any
 
 from qtasks.components.broker import LeaseKeeper
 from qtasks.components.primitives import DeliveryHandle, HoldVerdict
+from qtasks.inmemory import VirtualClock
 from qtasks.schemas import TaskStatusEnum
-from qtasks.testing.bench import EVENT_TIMEOUT, VirtualClock
+from qtasks.testing.bench import EVENT_TIMEOUT
 from qtasks.testing.checks import check
 from qtasks.testing.samples import success
 from qtasks.testing.stage import AppBench, AppSuite, Stage

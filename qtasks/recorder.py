@@ -9,7 +9,6 @@ from typing import Any
 
 from qtasks.hookspecs import MODULES
 from qtasks.markers import hookimpl, trigger_of
-from qtasks.testing.bench import Bench, KitFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,8 @@ class Recorder:
         Raises:
             KitFailure: it was not, within the time for an event.
         """
+        from qtasks.testing.bench import Bench, KitFailure  # the tests of applications do without the kit
+
         changed = asyncio.Event()
         self._changed.append(changed)
         try:
