@@ -20,6 +20,8 @@ START = 1_800_000_000.0
 """What the virtual clock shows at first, Unix seconds."""
 LONGEST = 366 * 86_400.0
 """Seconds that a wait for tasks to end may move the clock at most."""
+STEP = 1.0
+"""Seconds by which the clock is moved where an entry waits longer than its record says."""
 LOOK = 0.002
 """Seconds between two looks at what is left to do."""
 
@@ -137,7 +139,8 @@ async def run_until_idle(app: QueueTasks, clock: VirtualClock, *, longest: float
             if await _all_wait(app):
                 if clock() > until:
                     raise RuntimeError(f"tasks are still put off after {longest:.0f} s of the virtual clock")
-                clock.advance(max(await _next_due(app) - clock(), LOOK))
+                ahead = await _next_due(app) - clock()
+                clock.advance(ahead if ahead > 0 else STEP)
                 await app.broker.push_many([])  # a hint: the worker looks again
         await serving
     finally:

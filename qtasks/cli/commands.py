@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from qtasks import __version__
-from qtasks.cli import conformance, demo, plugins, run, tasks, top, trace
+from qtasks.cli import attempt, conformance, demo, plugins, run, tasks, top, trace
 from qtasks.cli.session import Plugins, Session
 
 EPILOG = (
@@ -54,5 +54,6 @@ tasks.add_to(cli)
 plugins.add_to(cli)
 top.add_to(cli)
 trace.add_to(cli)
+attempt.add_to(cli)
 demo.add_to(cli)
 conformance.add_to(cli)
