@@ -51,11 +51,13 @@ async def test_versions(states: StatesPlugin) -> None:
 
 
 async def test_a_value_with_a_ttl_goes_by_itself(states: StatesPlugin) -> None:
-    await states.set("a", 1, ttl=0.2)
-    await states.update("a", lambda value: value + 1, ttl=0.2)
+    await states.set("a", 1, ttl=0.1)
+    await states.set("b", 1)
+    await states.update("b", lambda value: value + 1, ttl=0.1)
+    await states.set("kept", 1, ttl=3600)
 
     async def gone() -> bool:
-        return await states.get("a", "gone") == "gone"
+        return await states.get_all() == {"kept": 1}
 
     await until(gone)
 

@@ -85,12 +85,16 @@ async def test_a_task_that_waits_for_its_retry_holds_its_key(app: QueueTasks) ->
 
 
 async def test_a_window_ends_by_itself(app: QueueTasks) -> None:
-    @app.task(name="report", extra={"unique": Unique(window=0.3)})
+    @app.task(name="hourly", extra={"unique": Unique(window=3600)})
+    async def hourly() -> None: ...
+
+    @app.task(name="report", extra={"unique": Unique(window=0.2)})
     async def report() -> None: ...
 
     async with app:
-        adding = [report.add_task() for _ in range(10)]
+        adding = [hourly.add_task() for _ in range(10)]
         assert len({task.uuid for task in await asyncio.gather(*adding)}) == 1
+
         first = await report.add_task()
 
         async def another() -> bool:
