@@ -13,7 +13,7 @@ from rich.text import Text
 
 from qtasks.chain import Trigger
 from qtasks.cli import check
-from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes
+from qtasks.cli.exits import Code, CommandError, clean, errors_as_exit_codes
 from qtasks.cli.session import Json, session, show_json, show_rows
 from qtasks.hookspecs import MODULES
 from qtasks.markers import trigger_of
@@ -162,3 +162,6 @@ def explain(
                 ["", "plugin", "function", "kind", "why it stands here"],
                 [[link.position, link.plugin, link.function, link.kind, link.why] for link in links],
             )  # fmt: skip
+            for link in links:
+                for conflict in link.conflicts:
+                    typer.echo(f"conflict: {clean(link.plugin)}: {clean(conflict)}")

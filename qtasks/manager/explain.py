@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from qtasks.chain import Place
@@ -21,6 +23,7 @@ class ChainLink:
         function: where it is defined.
         kind: `"def"`, `"async def"` or `"wrapper"`.
         why: why it stands here.
+        conflicts: what it asks for and does not get, and what it may have meant.
     """
 
     position: int
@@ -28,6 +31,7 @@ class ChainLink:
     function: str
     kind: str
     why: str
+    conflicts: tuple[str, ...] = ()
 
 
 def explain(registry: Registry, trigger: str) -> list[ChainLink]:
@@ -46,8 +50,41 @@ def explain(registry: Registry, trigger: str) -> list[ChainLink]:
         why = _why(place, peers, registered.index(place.plugin) + 1, moved)
         if impl.wrapper:
             why = f"a wrapper, runs around the chain; {why}"
-        links.append(ChainLink(position=position, plugin=place.plugin, function=function, kind=kind, why=why))
+        around = {other.plugin for item, other in arranged if item.wrapper != impl.wrapper}
+        links.append(
+            ChainLink(
+                position=position, plugin=place.plugin, function=function, kind=kind, why=why,
+                conflicts=tuple(_conflicts(place, peers, around - {peer.plugin for peer in peers}, registered)),
+            )
+        )  # fmt: skip
     return links
+
+
+def _conflicts(place: Place, peers: list[Place], around: set[str], registered: list[str]) -> Iterator[str]:
+    """What a plugin asks for here and does not get.
+
+    Parameters:
+        peers: those that it is ordered with, in their order: all wrappers, or all others.
+        around: the plugins that are only among the others.
+        registered: the names of all plugins.
+    """
+    if place.tryfirst and place.trylast:
+        yield "it asks for tryfirst and for trylast: trylast wins"
+    position = peers.index(place)
+    if place.group == 0 and (earlier := [peer for peer in peers[:position] if peer.group]):
+        yield f"it asks for tryfirst, but {_named(earlier)} runs before it: before and after beat tryfirst"
+    if place.group == 2 and (later := [peer for peer in peers[position + 1 :] if peer.group < 2]):
+        yield f"it asks for trylast, but {_named(later)} runs after it: before and after beat trylast"
+    for word, asked in (("before", place.before), ("after", place.after)):
+        for name in sorted(asked):
+            if name in around:
+                yield f"it asks to run {word} {name!r}, but one of the two is a wrapper here, and runs around the other"
+            elif name not in registered and (close := difflib.get_close_matches(name, registered, n=1)):
+                yield f"it asks to run {word} {name!r}, which is not registered: did it mean {close[0]!r}?"
+
+
+def _named(places: list[Place]) -> str:
+    return ", ".join(dict.fromkeys(repr(place.plugin) for place in places))
 
 
 def _base(registered: list[str], place: Place) -> tuple[int, int]:
