@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from hypothesis import Phase, settings
+
 from qtasks.testing import Bench, run_check
 from tests.conformance.mutants import MUTANTS, Mutant
 
@@ -22,6 +24,10 @@ def main() -> int:
     """Prints the table; exit code 1 where a mutant that was run survived."""
     run = "--run" in sys.argv[1:]
     Bench.patience = 0.5
+    settings.register_profile(
+        "unshrunk", derandomize=True, database=None, deadline=None, phases=[Phase.generate]
+    )
+    settings.load_profile("unshrunk")
     survived = 0
     print("| Check | Fault |" + (" What it said |" if run else ""))
     print("|---|---|" + ("---|" if run else ""))
