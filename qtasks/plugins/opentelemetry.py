@@ -36,6 +36,12 @@ KEY: Final = "opentelemetry"
 """Where the propagated context lies in `extra`, and what belongs to a run in `TaskContext.state`."""
 
 PRODUCER: Final = frozenset({"qtasks_add_task_before_broker", "broker_add_before", "storage_add"})
+BEFORE_RUN: Final = frozenset(
+    {
+        "storage_add_process", "storage_get", "broker_get", "storage_running_older_tasks", "broker_add_worker",
+        "worker_add", "worker_execute_before", "broker_update", "storage_update", "worker_run_task_before",
+    }
+)  # fmt: skip
 EVENTS_BEFORE_RUN: Final = 100
 
 
@@ -157,11 +163,11 @@ class OpenTelemetryPlugin:
                 span.add_event("qtasks.plugin", event)
             return
         run = _current_run()
-        if run is None:
+        if run is None and call.trigger in BEFORE_RUN:
             early = self._early.setdefault(uuid, [])
             if len(early) < EVENTS_BEFORE_RUN:
                 early.append((time.time_ns(), event))
-        elif not run.ended:
+        elif run is not None and not run.ended:
             run.span.add_event("qtasks.plugin", event)
 
 

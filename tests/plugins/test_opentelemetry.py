@@ -181,7 +181,9 @@ async def test_each_way_to_end(provider: TracerProvider, exporter: InMemorySpanE
 
 
 class Shout:
-    """Changes something at each step, and fails in a signal."""
+    """Changes something at each step, and fails in a signal, and once in the end."""
+
+    failed = False
 
     @hookimpl
     def broker_add_before(self, model: Any) -> Any:
@@ -193,7 +195,14 @@ class Shout:
 
     @hookimpl
     def task_executor_run_task(self, result: Any) -> Any:
+        if not self.failed:
+            self.failed = True
+            raise ConnectionError("secret")
         return f"{result}!"
+
+    @hookimpl
+    def worker_execute_after(self) -> None:
+        """Fires after the run: it is in no span, that of the next attempt neither."""
 
     @hookimpl
     def task_executor_middlewares_execute(self) -> None:
@@ -206,27 +215,31 @@ async def test_calls_of_plugins_are_events_without_values(
     app = make(provider)
     app.add_plugin(Shout(), name="shout")
 
-    @app.task(name="say")
+    @app.task(name="say", retry=1, retry_delay=0)
     async def say(word: str) -> str:
         return word
 
     app.worker.config = app.config.model_copy(update={"queues": ("second",)})
     async with working(app):
         assert (await (await say.add_task("secret")).wait_result(10)).returning == "SECRET!"
-    spans = by_name(exporter)
-    send, process = spans["send say"], spans["process say"]
+    send, first, second = exporter.get_finished_spans()
+    assert (send.name, first.name, second.name) == ("send say", "process say", "process say")
     assert (send.attributes or {})["messaging.destination.name"] == "second"
     assert events(send) == [("shout", "broker_add_before")]
-    assert events(process) == [
+    assert events(first) == events(second) == [
         ("shout", "worker_add"), ("shout", "task_executor_middlewares_execute"),
         ("validation", "task_executor_args_replace"), ("shout", "task_executor_run_task"),
     ]  # fmt: skip
-    added, failed, _, ran = (event.attributes or {} for event in process.events)
+    added, failed, _, ran = (event.attributes or {} for event in second.events)
     assert (added["qtasks.plugin.changed"], ran["qtasks.plugin.changed"]) == (("args",), ("result",))
     assert failed["error.type"] == "ValueError"
-    for span in (send, process):
+    (told,) = (event.attributes or {} for event in first.events if event.name == "qtasks.plugin"
+               and (event.attributes or {})["qtasks.trigger"] == "task_executor_run_task")  # fmt: skip
+    assert told["error.type"] == "ConnectionError"
+    for span in (send, first, second):
         times = [event.timestamp for event in span.events]
         assert times == sorted(times)
+    for span in (send, second):  # the first one has the exception, with what it says
         assert "secret" not in span.to_json().lower()
 
 
