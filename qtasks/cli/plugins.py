@@ -50,9 +50,10 @@ def triggers(
             show_rows(
                 f"{len(declared)} triggers", ["trigger", "may replace", "what it is for"],
                 [
-                    [trigger.name, ", ".join(trigger.replaces) or "-", _summary(function)]
+                    [trigger.name, ", ".join(trigger.replaces) or "(signal)", _summary(function)]
                     for _, trigger, function in declared.values()
                 ],
+                whole="trigger",
             )  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def plugins(context: typer.Context, as_json: Json = False) -> None:
         columns = ["plugin", "distribution", "version", "origin"]
         show_rows(
             f"{len(registered)} plugins", [*columns, "triggers"],
-            [[*(p[name] for name in _COLUMNS), ", ".join(p["triggers"])] for p in registered],
+            [[*(p[name] for name in _COLUMNS), "\n".join(p["triggers"])] for p in registered], whole="triggers",
         )  # fmt: skip
         if left_out:
             rows: list[list[object]] = [

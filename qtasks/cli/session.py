@@ -101,11 +101,15 @@ def _fields(task: Task) -> dict[str, Any]:
     return {name: getattr(task, name) for name in Task.__slots__ if name != "_app"}
 
 
-def show_rows(title: str, columns: list[str], rows: list[list[object]]) -> None:
-    """Writes a table to stdout."""
+def show_rows(title: str, columns: list[str], rows: list[list[object]], *, whole: str = "") -> None:
+    """Writes a table to stdout.
+
+    Parameters:
+        whole: a column of names, which are not broken in the middle while there is room.
+    """
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == whole)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     Console().print(table)

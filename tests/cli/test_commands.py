@@ -247,7 +247,8 @@ def test_stats_and_top_show_queues_and_tasks(on_shop: Call) -> None:
     assert "The second line" not in shown
     top = on_shop("top", "--interval", "0.1")
     assert top.exit_code == 0
-    assert "0.0 tasks/s  1 new" in top.stdout
+    assert "0.0 tasks/s  0.0 success/s, 0.0 error/s, 0.0 cancel/s\n1 new" in top.stdout
+    assert "no worker is running: qtasks run" in top.stdout
 
 
 # --- Plugins --------------------------------------------------------------------------------------

@@ -493,7 +493,8 @@ class Worker(Component):
     def status(self) -> dict[str, Any]:
         """What the heartbeat tells of this worker."""
         return {
-            "started_at": self.started_at, "concurrency": self.concurrency, "queues": list(self.queues),
+            "started_at": self.started_at, "updated_at": self.clock(),
+            "concurrency": self.concurrency, "queues": list(self.queues),
             "running": self._busy, "buffered": len(self._buffer), "unsettled": len(self._finisher),
             "executed": dict(self.executed),
         }  # fmt: skip
