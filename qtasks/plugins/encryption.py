@@ -215,25 +215,29 @@ class EncryptionPlugin(AtRest):
 
     @hookimpl(tryfirst=True)
     def storage_get(self, storage: Storage, result: Task) -> Task:
-        """Decrypts, so that all other plugins and the function see the values. Where the key is not there the task
-        goes on as it is stored: `qtasks_get` tells a client, `broker_add_worker` puts it back for a worker."""
+        """Decrypts, so that all other plugins and the function see the values. What cannot be opened goes on as it is
+        stored: `qtasks_get` tells a client of it, `broker_add_worker` keeps it from running."""
         try:
             return self.open_task(storage, result)
-        except KeyMissingError as error:
+        except AtRestError as error:
             return replace(result, args=(_Locked(error),))
 
     @hookimpl(tryfirst=True)
     def qtasks_get(self, task: Task) -> None:
-        """Raises `KeyMissingError` where the key of the task is not there."""
+        """Raises `KeyMissingError` or `NotAuthenticError` for what cannot be opened."""
         if task.args and isinstance(task.args[0], _Locked):
-            raise KeyMissingError(task.args[0])
+            raise task.args[0].error
 
     @hookimpl(tryfirst=True)
     def broker_add_worker(self, args: tuple[Any, ...]) -> None:
         """Puts a task back whose key is not there. Its delivery is returned, so that it waits as long as it takes:
-        for a worker that has the key."""
+        for a worker that has the key. Raises `NotAuthenticError`, which costs a delivery, for what nobody can open.
+        """
         if args and isinstance(args[0], _Locked):
-            log.warning("encryption: put back for %g s: %s", self._missing_key_delay, args[0])
+            error = args[0].error
+            if not isinstance(error, KeyMissingError):
+                raise error
+            log.warning("encryption: put back for %g s: %s", self._missing_key_delay, error)
             raise TaskDefer(self._missing_key_delay)
 
     @hookimpl(tryfirst=True)
@@ -242,11 +246,17 @@ class EncryptionPlugin(AtRest):
         return self.open_page(storage, results)
 
 
-class _Locked(str):
-    """Stands for the arguments of a task whose key is not there, and says so. A type of its own: a text that looks
+class _Locked:
+    """Stands for the arguments of a task that cannot be opened, and knows why. A type of its own: a text that looks
     like an encrypted one may be what a task was called with."""
 
-    __slots__ = ()
+    __slots__ = ("error",)
+
+    def __init__(self, error: AtRestError) -> None:
+        self.error = error
+
+    def __repr__(self) -> str:
+        return f"<{self.error}>"
 
 
 def _key(key: bytes | str) -> bytes:

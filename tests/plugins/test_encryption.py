@@ -510,13 +510,7 @@ async def test_the_warning_about_digests(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_the_plugin_holds_what_a_plugin_has_to() -> None:
-    refuses = "it refuses tasks that are not encrypted, which is what it is for"
-    check_plugin(lambda: EncryptionPlugin([NEW]), expected_failures={"PLUGIN-21": refuses})
-
-
-@pytest.mark.nightly
-def test_without_the_refusal_it_holds_all() -> None:
-    check_plugin(lambda: EncryptionPlugin([NEW], accept_plaintext=True))
+    check_plugin(lambda: EncryptionPlugin([NEW]))
 
 
 # --- Two workers, a kill and a new key ------------------------------------------------------------
