@@ -50,7 +50,12 @@ def begun(uuid: UUID) -> int:
 
 
 class Witness:
-    """Writes down every accepted settle of this worker."""
+    """Writes down that this worker serves, and every settle of it that was accepted."""
+
+    @hookimpl
+    def broker_listen_start(self) -> None:
+        """One line."""
+        note("workers", os.getpid(), "up", wall())
 
     @hookimpl
     def worker_execute_after(self, task_broker: Any, model: Any) -> None:
@@ -217,9 +222,7 @@ def main() -> None:
     if sys.argv[1] == "producer":
         asyncio.run(produce())
     else:
-        app = make_app()
-        note("workers", os.getpid(), "up", wall())
-        app.run_forever()
+        make_app().run_forever()
 
 
 if __name__ == "__main__":

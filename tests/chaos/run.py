@@ -67,7 +67,7 @@ class Experiment:
         self.sabotaged = False
         self.broken: list[str] = []
         self.workers: list[subprocess.Popen[bytes]] = []
-        self._parts = 0
+        self._parts = self._shares = 0
 
     @property
     def lease(self) -> float:
@@ -96,15 +96,24 @@ class Experiment:
                     self.site.noted("kills", worker.pid, time.time())
                 self.workers[number] = self.worker()
 
-    def await_workers(self) -> None:
-        """Waits until all workers have begun to serve: faults that come faster meet nobody."""
-        pids = {str(worker.pid) for worker in self.workers}
+    def await_workers(self, *others: subprocess.Popen[bytes]) -> None:
+        """Waits until all workers serve, or these: faults that come faster meet nobody."""
+        pids = {str(worker.pid) for worker in others or self.workers}
         wait_for("the workers are up", lambda: pids <= {pid for pid, *_ in self.site.lines("workers")})
 
-    def release(self, share: float) -> None:
-        """Lets the producer go on until this share of all tasks is added."""
+    def more(self) -> None:
+        """Lets the producer add another share of the tasks; two belong to each fault, and one to the begin."""
+        self._shares += 1
+        self._release(self.size.tasks * self._shares // (2 * self.size.faults + 1))
+
+    def complete(self, shares: int) -> None:
+        """Releases up to so many shares; none twice."""
+        while self._shares < shares:
+            self.more()
+
+    def _release(self, tasks: int) -> None:
         whole = self.site.dir / "released.new"
-        whole.write_text(str(int(self.size.tasks * share)))
+        whole.write_text(str(tasks))
         whole.rename(self.site.dir / "released")
 
     def produce(self, **env: object) -> None:
@@ -260,23 +269,24 @@ def _watched(observer: Observer) -> Iterator[None]:
 def _rage(experiment: Experiment, faults: dict[str, Fault], drawn: random.Random) -> None:
     site = experiment.site
     count = experiment.size.faults if faults else 0
-    experiment.release(1 / (count + 1))
+    experiment.more()
     experiment.produce()
     experiment.workers = [experiment.worker() for _ in range(experiment.size.workers)]
     wait_for("the first tasks run", lambda: len(site.lines("runs")) > 5)
     for number in range(count):
         name = drawn.choice(sorted(faults))
-        experiment.release((number + 2) / (count + 1))
+        experiment.complete(2 * number + 2)
         time.sleep(drawn.uniform(0.1, 0.5))
         site.noted("faults", name, time.time())
         faults[name].act(experiment, drawn)
+        experiment.complete(2 * number + 3)
         experiment.revive()
 
 
 def _calm(experiment: Experiment) -> list[str]:
     site = experiment.site
     limit = 300 + experiment.size.tasks / 10
-    experiment.release(1)
+    experiment.complete(2 * experiment.size.faults + 1)
 
     def produced() -> bool:
         experiment.revive()

@@ -297,6 +297,23 @@ async def test_data_of_another_layout_is_refused(server):
             pass
 
 
+async def test_a_server_that_is_emptied_while_it_is_opened(server, monkeypatch):
+    """FLUSHALL between the two looks at the layout."""
+    url = server.url()
+    async with opened(url) as (_, _, _, link):
+        command = link.command
+
+        async def emptied(*args):
+            reply = await command(*args)
+            if args[0] == "HSETNX" and not reply:
+                await command("DEL", args[1])
+            return reply
+
+        monkeypatch.setattr(link, "command", emptied)
+        await link._check_schema()
+        assert await command("HGET", key("meta"), "schema") == b"1"
+
+
 async def test_hostile_app_names_are_refused(server):
     for name in ("", "a:b", "a}b", "{a}", "*", "a\n", "x" * 49):
         with pytest.raises(InvalidNameError):

@@ -111,8 +111,12 @@ class RedisLink:
         self._notifier = Notifier(self._connection, self.calls.prefix, self.target.timeout)
 
     async def _check_schema(self) -> None:
-        found = await self.command("HSETNX", f"{self.calls.prefix}meta", "schema", SCHEMA)
-        version = SCHEMA if found else await self.command("HGET", f"{self.calls.prefix}meta", "schema")
+        key = f"{self.calls.prefix}meta"
+        version = None
+        while version is None:  # somebody may empty the server between the two
+            if await self.command("HSETNX", key, "schema", SCHEMA):
+                return
+            version = await self.command("HGET", key, "schema")
         if version != SCHEMA:
             raise FatalError(
                 f"The data of app {self.app_name!r} at {self.target.masked} has layout {version.decode()}; "

@@ -30,6 +30,8 @@ def sabotage(experiment: Experiment, drawn: random.Random) -> None:
     experiment.stop(experiment.workers[number])
     experiment.sabotaged = True
     saboteur = experiment.worker(CHAOS_SABOTAGE=drawn.random())
+    experiment.await_workers(saboteur)
+    experiment.more()
     time.sleep(drawn.uniform(1, 3))
     experiment.stop(saboteur)
     experiment.workers[number] = experiment.worker()

@@ -47,10 +47,12 @@ def failpoint(experiment: Experiment, drawn: random.Random) -> None:
     places = FAILPOINTS if experiment.backend != "redis" else FAILPOINTS[:3]
     if experiment.backend == "redis+sqlite":
         places += SPLIT_FAILPOINTS
-    point = f"{drawn.choice(places)}:{drawn.randint(1, 40)}"
+    point = f"{drawn.choice(places)}:{drawn.randint(1, 10)}"
     number = drawn.randrange(len(experiment.workers))
     experiment.stop(experiment.workers[number])
     doomed = experiment.worker(QTASKS_FAILPOINT=point)
+    experiment.await_workers(doomed)
+    experiment.more()
     until = time.monotonic() + 5
     while doomed.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
@@ -105,6 +107,8 @@ def clock_jumps(experiment: Experiment, drawn: random.Random) -> None:
     number = drawn.randrange(len(experiment.workers))
     experiment.stop(experiment.workers[number])
     confused = experiment.worker(CHAOS_CLOCK=drawn.random())
+    experiment.await_workers(confused)
+    experiment.more()
     time.sleep(drawn.uniform(1, 3))
     experiment.site.kill(confused)
     experiment.workers[number] = experiment.worker()
