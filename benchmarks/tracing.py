@@ -115,9 +115,9 @@ def measure(variants: dict[str, Path], runs: int, tasks: int, url: str) -> None:
     first = statistics.median(seconds[next(iter(variants))])
     for mode, taken in seconds.items():
         median = statistics.median(taken)
-        change = (median / first - 1) * 100
+        change, least = (median / first - 1) * 100, min(taken)
         print(
-            f"median {mode:8} {median / tasks * 1e6:8.1f} µs  {change:+6.1f} %  (least {min(taken) / tasks * 1e6:.1f} µs)"
+            f"median {mode:8} {median / tasks * 1e6:8.1f} µs {change:+6.1f} %, least {least / tasks * 1e6:.1f} µs"
         )
 
 
