@@ -194,8 +194,8 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
         trips.plot(sizes, [point[name] * 1e3 for point in points], marker="o", markersize=3, label=name)
     for axes, title in ((rates, "tasks per second"), (trips, "round trip beside it, ms")):
         axes.set(xscale="log", xlabel="waiting tasks", title=title)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, ncols=2, loc="upper center")
     figure.savefig(path, metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
