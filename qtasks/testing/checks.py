@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from qtasks.components.primitives import Capabilities
+from qtasks.config import QueueConfig
 from qtasks.testing.bench import Bench, Factory, KitFailure
 from qtasks.testing.explain import explain
 
@@ -173,6 +174,10 @@ class Suite:
         """The checks of this suite, by id."""
         return sorted(_checks_of(cls), key=lambda described: (len(described.id), described.id))
 
+    @pytest.fixture(autouse=True)
+    def _no_settings_of_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        forget_settings(monkeypatch)
+
     @pytest_asyncio.fixture
     async def bench(self, make_component: Factory) -> AsyncIterator[Bench[Any]]:
         """A fresh workbench for one check."""
@@ -217,6 +222,12 @@ class Suite:
         """Fails an expected failure that did not fail."""
         if described.id in self.expected_failures:
             raise KitFailure(f"{described.id} holds now: remove it from expected_failures (strict)")
+
+
+def forget_settings(patch: pytest.MonkeyPatch) -> None:
+    """Takes the settings of qtasks out of the environment: what a component is held to must not hang on them."""
+    for field in QueueConfig.model_fields:
+        patch.delenv(f"QTASKS_{field.upper()}", raising=False)
 
 
 def _own_checks(cls: type) -> list[Check]:

@@ -20,7 +20,7 @@ from qtasks.components.global_config import GlobalConfig
 from qtasks.components.primitives import Capabilities
 from qtasks.components.storage import Storage
 from qtasks.testing.bench import Factory, common, parts_of
-from qtasks.testing.checks import KIT_VERSION, Check, Suite, run_check
+from qtasks.testing.checks import KIT_VERSION, Check, Suite, forget_settings, run_check
 
 CHECK_TIMEOUT = 120.0
 """Seconds after which a check that hangs is given up."""
@@ -199,7 +199,7 @@ def _capability(described: Check, capabilities: Capabilities | None) -> str | No
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """The same examples every time, nothing written to the present folder, no warnings."""
+    """The same examples each time, no settings of the environment, nothing written here, no warnings."""
     before = settings.get_current_profile_name()
     with (
         tempfile.TemporaryDirectory(prefix="qtasks-") as folder,
@@ -208,6 +208,7 @@ def _undisturbed() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         patch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", folder)
+        forget_settings(patch)
         settings.load_profile(PROFILE)
         try:
             yield

@@ -118,6 +118,13 @@ def test_what_holds_ends_well_and_a_skip_names_the_capability(folder: Path) -> N
     assert "skipped, only without streams: STORAGE-74" in done.stdout
 
 
+def test_settings_of_the_environment_do_not_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("DURABILITY", "fsync"), ("MAX_QUEUE", "1"), ("QUEUES", '["x"]')):
+        monkeypatch.setenv(f"QTASKS_{name}", value)
+    done = call("memory://", "--check", "STORAGE-100", "--check", "PAIRING-04", "--check", "PAIRING-18")
+    assert done.exit_code == 0, done.output
+
+
 def test_the_report_as_json(folder: Path) -> None:
     done = call("storage", "mine:make_storage", "--json", "--check", "STORAGE-30", "--check", "STORAGE-84")
     assert done.exit_code == 1
