@@ -1,6 +1,6 @@
 """Raw rates of a backend's co-located steps, without worker, triggers and models: the floor under a worker.
 
-`python -m benchmarks.backend memory|sqlite [--tasks 20000] [--batch 100] [--repeat 3]`
+`python -m benchmarks.backend memory|sqlite|URL [--tasks 20000] [--batch 100] [--repeat 3]`
 
 One process adds all tasks in batches, then claims a batch, settles it with a result, claims the next,
 one call after another, so nothing overlaps. CPU time is of the whole process with its threads; it
@@ -81,7 +81,7 @@ async def measure(backend: Backend, tasks: int, batch: int) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("backend", choices=sorted(URLS))
+    parser.add_argument("backend", metavar=f"{'|'.join(sorted(URLS))}|URL", help="a URL names an empty store")
     parser.add_argument("--tasks", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--repeat", type=int, default=3)
@@ -93,7 +93,7 @@ def main() -> None:
             nullcontext("") if options.backend == "memory" else tempfile.TemporaryDirectory()
         )
         with folder as name:
-            url = URLS[options.backend](Path(name))
+            url = URLS[options.backend](Path(name)) if options.backend in URLS else options.backend
             asyncio.run(measure(backend_from_url(url), options.tasks, options.batch))
 
 

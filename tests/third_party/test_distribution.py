@@ -145,6 +145,7 @@ def test_a_worker_runs_what_another_process_has_added(stranger, server) -> None:
             process.communicate()
 
 
+@pytest.mark.timeout(300)
 def test_the_backend_is_chosen_by_its_url_and_keeps_the_kit(stranger, server) -> None:
     written = stranger.run(
         "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CLAIMS_AND_SETTLES, "tests"
@@ -156,15 +157,22 @@ def test_the_backend_is_chosen_by_its_url_and_keeps_the_kit(stranger, server) ->
 
 
 @pytest.mark.nightly
-def test_the_whole_kit(stranger, server) -> None:
-    """All tests of the distribution, and the report of the kit by URL."""
-    stranger.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", timeout=1200)
-    report = json.loads(stranger.run("qtasks", "conformance", "--json", server.url(), timeout=1200))
+@pytest.mark.timeout(1500)
+def test_all_its_tests(stranger) -> None:
+    """The whole kit among them."""
+    stranger.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", timeout=1400)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1500)
+def test_the_report_of_the_kit_by_url(stranger, server) -> None:
+    report = json.loads(stranger.run("qtasks", "conformance", "--json", server.url(), timeout=1400))
     assert len(report) == 4
     assert all(each["conforms"] for each in report)
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 def test_its_dependencies_are_declared(built, tmp_path) -> None:
     """With nothing borrowed: pip fetches what the wheels say they need."""
     venv.create(tmp_path / "venv", with_pip=True, symlinks=True)

@@ -31,7 +31,7 @@ class Reader:
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """Types a command."""
         return subprocess.run(
-            ["bash", "-c", command], cwd=self.folder, capture_output=True, text=True, timeout=120, check=False,
+            ["bash", "-c", command], cwd=self.folder, capture_output=True, text=True, timeout=280, check=False,
             env={"PATH": f"{self.python.parent}:/usr/bin:/bin", "HOME": str(self.folder), "LANG": "C.UTF-8"},
         )  # fmt: skip
 
@@ -78,7 +78,11 @@ def test_the_page_has_what_is_followed_here() -> None:
 def followed() -> list[object]:
     """The commands as parameters; a whole report takes its time."""
     return [
-        pytest.param(*each, id=each[0], marks=[pytest.mark.nightly] if "conformance" in each[0] else [])
+        pytest.param(
+            *each,
+            id=each[0],
+            marks=[pytest.mark.nightly, pytest.mark.timeout(300)] if "conformance" in each[0] else [],
+        )
         for each in commands()
     ]
 
@@ -97,7 +101,9 @@ def test_each_command_prints_what_the_page_shows(reader: Reader, command: str, t
         assert "acme-qtasks" not in done.stdout
 
 
-@pytest.mark.parametrize("only", [" --check CONFIG-02", pytest.param("", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "only", [" --check CONFIG-02", pytest.param("", marks=[pytest.mark.nightly, pytest.mark.timeout(300)])]
+)
 def test_the_slip_falls_short_as_the_page_shows(reader: Reader, only: str) -> None:
     text = (reader.folder / "acme_qtasks.py").read_text(encoding="utf-8")
     text = re.sub(r'state\["version"\] \+= 1.*', SLIP, text).replace('state["version"]', "version")
