@@ -48,6 +48,18 @@ class Packs:
         return dataclasses.replace(model, args=({"packed": packed},))
 
 
+class SealsAsText:
+    @hookimpl
+    def broker_add_before(self, model):
+        return dataclasses.replace(model, args=(f"sealed:{os.urandom(8).hex()}",))
+
+
+class PacksAsText:
+    @hookimpl
+    def broker_add_before(self, model):
+        return dataclasses.replace(model, args=(f"packed:{zlib.compress(repr(model.args).encode()).hex()}",))
+
+
 class Stamps:
     def __init__(self, key: str) -> None:
         self.key = key
@@ -94,6 +106,12 @@ def test_what_is_another_value_each_time_counts_by_its_form():
     assert "'packed'" in pair.as_is
     assert "'sealed'" in pair.turned
     assert found(a=lambda: Stamps("a"), b=lambda: Stamps("b")) == []
+
+
+def test_what_is_another_text_each_time_counts_by_its_beginning():
+    (pair,) = found(packs=PacksAsText, seals=SealsAsText)
+    assert "packed:" in pair.turned
+    assert "sealed:" in pair.as_is
 
 
 def test_a_veto_that_depends_on_the_order():

@@ -50,23 +50,29 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     return found
 
 
-def differing(first: Any, second: Any) -> set[str]:
-    """The paths at which two values differ."""
-    left, right = leaves(first), leaves(second)
+def alike(first: Any, again: Any, other: Any) -> bool:
+    """Whether `other` is what `first` and `again` are: two values that came about in the same way. Where these two
+    differ, it is another value each time (a nonce, a random delay), and only its form counts: its type, and the
+    mark before a colon that both texts begin with."""
+    left, same, right = leaves(first), leaves(again), leaves(other)
     absent = object()
-    return {path for path in left.keys() | right.keys() if left.get(path, absent) != right.get(path, absent)}
-
-
-def alike(first: Any, second: Any, noise: set[str]) -> bool:
-    """Whether two values are equal, apart from what stands at the paths in `noise`: there the type must do, for
-    it is another one each time (a nonce, a random delay)."""
-    left, right = leaves(first), leaves(second)
+    noise = {path for path in left.keys() | same.keys() if left.get(path, absent) != same.get(path, absent)}
     if left.keys() - noise != right.keys() - noise:
         return False
     return all(
-        left[path] == right[path] or (path in noise and left[path][0] == right[path][0])
+        left[path] == right[path]
+        or (path in noise and path in same and _of_one_form(left[path], same[path], right[path]))
         for path in left.keys() & right.keys()
     )
+
+
+def _of_one_form(first: Any, again: Any, other: Any) -> bool:
+    if first[0] != other[0]:
+        return False
+    if first[0] is not str or again[0] is not str:
+        return True
+    mark = first[1][: first[1].rfind(":") + 1]
+    return not again[1].startswith(mark) or bool(other[1].startswith(mark))
 
 
 def told(value: Any) -> str:

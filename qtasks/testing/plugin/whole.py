@@ -23,7 +23,7 @@ from qtasks.testing.bench import KitFailure
 from qtasks.testing.checks import FAILURES, check
 from qtasks.testing.plugin import tasks as kit
 from qtasks.testing.plugin.base import PluginChecks
-from qtasks.testing.plugin.compared import alike, differing, told
+from qtasks.testing.plugin.compared import alike, told
 from qtasks.testing.plugin.stage import (
     CONTROL,
     MakePlugin,
@@ -181,8 +181,7 @@ def _unmixed(i: int, outcome: Outcome, first: Outcome, again: Outcome, text: str
         raise KitFailure(
             f"at once it ended with {outcome.raised!r}, alone with {first.raised!r}\n  in {text}"
         )
-    noise = differing(first.values, again.values)
-    if not alike(first.values, outcome.values, noise):
+    if not alike(first.values, again.values, outcome.values):
         raise KitFailure(f"at once it gave {told(outcome.values)}, alone {told(first.values)}\n  in {text}")
 
 
