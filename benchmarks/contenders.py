@@ -54,6 +54,8 @@ PEERS = (
 )
 HUEY_SQLITE = Entry("huey, SQLite", "huey", store="sqlite", delivery=AT_MOST, requirements="huey")
 ALL = (OURS, CEILING, *PEERS, OURS_SQLITE, HUEY_SQLITE)
+LOGGING: tuple[Entry, dict[str, Any]] = (OURS._replace(name="qtasks, --log-level info"), {"log": "info"})
+"""qtasks with a line in the log per task, as the command line has it by default, and its options."""
 
 
 def with_plugins(number: int, *, replace: bool = False) -> tuple[Entry, dict[str, Any]]:

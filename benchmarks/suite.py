@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import backlog, chain
 from benchmarks.contender import Contender, ContenderError
-from benchmarks.contenders import ALL, CEILING, OURS, OURS_SQLITE, PEERS, Entry, with_plugins
+from benchmarks.contenders import ALL, CEILING, LOGGING, OURS, OURS_SQLITE, PEERS, Entry, with_plugins
 from benchmarks.session import Plan, fresh, measure
 from tests.support.redis_server import RedisServer
 
@@ -86,7 +86,7 @@ def workloads(plan: Plan, peers: tuple[Entry, ...], chosen: tuple[str, ...]) -> 
         "base": [(entry, {}, plan) for entry in those("base", everyone)],
         "payload": [(entry, {}, payload) for entry in those("payload", everyone)],
         "sync": [(entry, {}, sync) for entry in those("sync", everyone) if entry.asynchronous],
-        "plugins": [(entry, options, short) for entry, options in [(OURS, {}), *plugged]],
+        "plugins": [(entry, options, short) for entry, options in [(OURS, {}), *plugged, LOGGING]],
         "two": [(entry, {}, two) for entry in those("two", everyone)],
     }
 

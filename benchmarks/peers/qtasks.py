@@ -90,7 +90,7 @@ class QTasks(Peer):
 
     def worker(self) -> list[str]:
         command = [sys.executable, "-m", "qtasks", "-A", "benchmarks.peers.qtasks:app", "run"]
-        return [*command, "--queues", QUEUE, "--log-level", "warning"]
+        return [*command, "--queues", QUEUE, "--log-level", OPTIONS.get("log", "warning")]
 
 
 if __name__ == "__main__":
