@@ -53,6 +53,16 @@ def _quick_folder() -> str | None:
     return str(memory) if roomy else None
 
 
+def _copied(folder: Path, into: Path) -> Path:
+    """The folder of programs, copied with what they load; a wheel has libraries beside its package."""
+    install, package = folder.parent, folder.parents[1]
+    shutil.copytree(install, into / package.name / install.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, into / libraries.name, symlinks=True)
+    return into / package.name / install.name / folder.name
+
+
 class PostgresServer:
     """One server. Use it as a context manager."""
 
@@ -85,8 +95,7 @@ class PostgresServer:
             shutil.chown(self._folder, self._as)
             if not self._reachable():
                 # A folder of root's that others may not enter: the server runs from a copy of its programs.
-                shutil.copytree(self._bin.parent, self._folder / "programs", symlinks=True)
-                self._bin = self._folder / "programs" / "bin"
+                self._bin = _copied(self._bin, self._folder / "programs")
         words = [
             "-D",
             str(self._data),
