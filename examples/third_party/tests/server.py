@@ -176,8 +176,10 @@ class PostgresServer:
 def main() -> None:
     """Runs a server until Ctrl-C."""
     with PostgresServer() as server:
+        ending = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # waited for here, so that the server is stopped too
         print(server.conninfo, flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.sigwait(ending)
 
 
 if __name__ == "__main__":
