@@ -1,12 +1,13 @@
-"""The settings of an application, read from the environment (`QTASKS_…`) by pydantic-settings."""
+"""The settings of an application, from code or from the environment (`QTASKS_…`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import from_json
 
 from qtasks.text import masked
 
@@ -14,10 +15,16 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class QueueConfig(BaseSettings):
-    """Settings that hold for one application. Every duration is in seconds."""
+PREFIX = "QTASKS_"
 
-    model_config = SettingsConfigDict(env_prefix="QTASKS_", frozen=True, extra="ignore")
+
+class QueueConfig(BaseModel):
+    """Settings that hold for one application. Every duration is in seconds. What the code does not say is taken from
+    the environment: `QTASKS_LEASE` for `lease`, a list as JSON.
+    """
+
+    # Without pydantic-settings, whose other sources nobody needs here: it took 4 MB of every worker and client.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     url: str = Field(
         default="sqlite:///qtasks.db", description="Where tasks are kept, unless the code says otherwise."
@@ -80,7 +87,28 @@ class QueueConfig(BaseSettings):
         default=False, description="Refuse to start where tasks could be lost or plugins fail to load."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_environment(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        found: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            text = os.environ.get(f"{PREFIX}{name.upper()}")
+            if text is not None and name not in given:
+                found[name] = _list(name, text) if field.annotation == tuple[str, ...] else text
+        return {**found, **given}
+
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """What is shown of it: everything but passwords."""
         for name, value in super().__repr_args__():
             yield name, masked(value) if name == "url" else value
+
+
+def _list(name: str, text: str) -> Any:
+    try:
+        return from_json(text)
+    except ValueError:
+        raise ValueError(
+            f'{PREFIX}{name.upper()} is a list as JSON, as ["mail", "default"], not {text!r}'
+        ) from None

@@ -7,8 +7,6 @@ import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import Code, CommandError, clean, errors_as_exit_codes, leaving_at_once
@@ -88,6 +86,8 @@ def _task(app: QueueTasks, name: str) -> TaskFunction[..., Any]:
 def _looked_at(
     plugins: dict[str, Any], tasks: list[TaskFunction[..., Any]]
 ) -> tuple[dict[str, Report], list[OrderMatters]]:
+    from rich.console import Console
+
     try:
         with leaving_at_once():
             kit = importlib.import_module("qtasks.testing")
@@ -105,6 +105,9 @@ def _looked_at(
 
 
 def _show(reports: dict[str, Report], pairs: list[OrderMatters]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(soft_wrap=True, highlight=False)
     for name, report in reports.items():
         if report.conforms:

@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from rich.console import Console
 
 from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes, leaving_at_once
 from qtasks.cli.report import show_report
@@ -224,6 +223,8 @@ def _ending_tidily() -> Iterator[None]:
 
 
 def _run(job: Job, suite: type[Suite], only: list[str], show_traceback: bool) -> Report:
+    from rich.console import Console
+
     from qtasks.testing import Verdict, run_suite
 
     ids = {each.id for each in suite.checks()}

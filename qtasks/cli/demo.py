@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes, leaving_at_once, run_async
 from qtasks.cli.session import session
@@ -35,6 +34,8 @@ def demo(
     with errors_as_exit_codes(session(context).traceback):
         root = _checked(folder)
         with leaving_at_once():
+            from rich.console import Console
+
             from qtasks.demo.run import DemoRun, forget
             from qtasks.demo.view import View
         if fresh:

@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any, TypeVar
 
 import typer
-from rich.console import Console
 
 from qtasks.cli import leave
 from qtasks.errors import BackendError, EnqueueUnknownError, QTasksError
@@ -57,6 +56,8 @@ def clean(text: str) -> str:
 
 def complain(message: str) -> None:
     """Writes an error to stderr."""
+    from rich.console import Console
+
     Console(stderr=True, soft_wrap=True).print(
         f"error: {clean(message)}", style="red", markup=False, highlight=False
     )

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from qtasks.chain import Trigger
 from qtasks.cli import check
@@ -73,6 +71,9 @@ def _declared() -> dict[str, tuple[str, Trigger, Callable[..., Any]]]:
 
 
 def _show_one(name: str, declared: dict[str, tuple[str, Trigger, Callable[..., Any]]], as_json: bool) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
     if name not in declared:
         raise CommandError(f"there is no trigger {name!r}{_similar(name, declared)}", Code.FAILED)
     _, trigger, function = declared[name]

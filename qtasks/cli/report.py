@@ -6,13 +6,13 @@ import textwrap
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
-
 from qtasks.cli.exits import clean
 from qtasks.components.primitives import Capabilities
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
     from qtasks.testing import Report, Result
 
 WIDTH = 110
@@ -22,6 +22,9 @@ TOLD = 3000
 
 def show_report(report: Report) -> None:
     """Writes it to stdout: the sum, what falls short with its advice, what was skipped, what holds."""
+    from rich.console import Console
+    from rich.text import Text
+
     from qtasks.testing import Verdict
 
     held, short, skipped, expected = (
@@ -72,6 +75,8 @@ def _declared(capabilities: Capabilities) -> str:
 
 
 def _show_short(console: Console, result: Result) -> None:
+    from rich.text import Text
+
     console.print(Text(f"\n  {result.check.id} falls short: {result.check.promise}", style="red"))
     told = clean(result.told).strip()
     told = told if len(told) <= TOLD else told[:TOLD] + " …"
@@ -80,6 +85,8 @@ def _show_short(console: Console, result: Result) -> None:
 
 
 def _ids(title: str, results: list[Result]) -> Text:
+    from rich.text import Text
+
     text = f"{title}: " + ", ".join(result.check.id for result in results)
     return Text(
         textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import Code, CommandError, clean, errors_as_exit_codes, run_async
@@ -107,6 +105,9 @@ def show_rows(title: str, columns: list[str], rows: list[list[object]], *, whole
     Parameters:
         whole: a column of names, which are not broken in the middle while there is room.
     """
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == whole)

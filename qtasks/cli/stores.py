@@ -11,12 +11,14 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from qtasks.backends import Backend, backend_from_url
-from qtasks.components.memory import MemoryBroker, MemoryGlobalConfig, MemorySpace, MemoryStorage
 from qtasks.manager import PluginManager
+
+if TYPE_CHECKING:
+    from qtasks.components.memory import MemorySpace
 
 PARTS = {
     "broker": ("broker",),
@@ -90,9 +92,13 @@ class MemoryStores(Stores):
     where = "in memory"
 
     def fresh(self) -> MemorySpace:
+        from qtasks.components.memory import MemorySpace
+
         return MemorySpace()
 
     def backend(self, key: MemorySpace) -> Backend:
+        from qtasks.components.memory import MemoryBroker, MemoryGlobalConfig, MemoryStorage
+
         return Backend(MemoryBroker(key), MemoryStorage(key), MemoryGlobalConfig(key))
 
 

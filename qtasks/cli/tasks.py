@@ -8,8 +8,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import Code, CommandError, clean
@@ -304,6 +302,9 @@ def _pair(item: str) -> tuple[str, Any]:
 
 
 def _show_task(task: Task) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(soft_wrap=True)
     for name, value in task_dict(task).items():
         if value is None or value == {} or value == ():

@@ -7,19 +7,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import clean
 from qtasks.cli.session import session
 from qtasks.components.stats import InspectStats
 from qtasks.schemas import Task
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
 
 ENDS = ("success", "error", "cancel")
 FAILURES = 5
@@ -41,6 +42,9 @@ def top(
 
 
 async def _watch(app: QueueTasks, interval: float, once: bool) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
     console = Console()
     rates = Rates()
     rates.take(await look(app))
@@ -121,6 +125,9 @@ class Rates:
 
 def screen(rates: Rates, seen: Look) -> Group:
     """What is shown at one moment."""
+    from rich.console import Group
+    from rich.text import Text
+
     stats = seen.stats
     per_end = rates.take(seen)
     moment = datetime.fromtimestamp(seen.now, UTC).astimezone()
@@ -137,6 +144,8 @@ def screen(rates: Rates, seen: Look) -> Group:
 
 
 def _queues(stats: InspectStats) -> Table | Text:
+    from rich.text import Text
+
     if not stats.queues:
         return Text("\nall queues are empty", style="dim")
     table = _table("queue", ready="right", delayed="right", leased="right")
@@ -146,6 +155,8 @@ def _queues(stats: InspectStats) -> Table | Text:
 
 
 def _workers(rates: Rates, seen: Look) -> Table | Text:
+    from rich.text import Text
+
     if not seen.stats.workers:
         return Text("\nno worker is running: qtasks run", style="yellow")
     table = _table("worker", "queues", running="right", **{"tasks/s": "right"}, success="right", error="right",
@@ -162,6 +173,8 @@ def _workers(rates: Rates, seen: Look) -> Table | Text:
 
 
 def _failures(seen: Look) -> Table:
+    from rich.text import Text
+
     table = _table("failed for good", "task", "because", ago="right")
     for task in seen.failed:
         lines = (task.traceback or "").strip().splitlines()
@@ -179,6 +192,8 @@ def _span(seconds: float) -> str:
 
 
 def _table(*columns: str, **justified: Any) -> Table:
+    from rich.table import Table
+
     table = Table(expand=True)
     for column in columns:
         table.add_column(column, overflow="ellipsis")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import CommandError
@@ -51,4 +50,6 @@ def trace(
 
 def show_trace(title: str, found: Trace, *, plugins_only: bool) -> None:
     """Writes a trace to stdout, as a tree."""
+    from rich.console import Console
+
     Console(highlight=False).print(found.tree(title, idle=not plugins_only))

@@ -8,8 +8,6 @@ from functools import partial, reduce
 from importlib import import_module
 from typing import Any
 
-from anyio import to_process
-
 from qtasks.schemas import TaskExecSchema
 
 
@@ -19,6 +17,9 @@ async def in_process(task_func: TaskExecSchema, args: tuple[Any, ...], kw: dict[
     Raises:
         BrokenWorkerProcess: the process died.
     """
+    # Imported when it is needed: few workers have such tasks, and all would keep it in memory.
+    from anyio import to_process
+
     func = task_func.func
     call = partial(_call, func.__module__, func.__qualname__, args, kw)
     return await to_process.run_sync(call, cancellable=True)
