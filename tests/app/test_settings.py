@@ -8,7 +8,9 @@ from pydantic import ValidationError
 from qtasks import QueueConfig
 
 
-def test_code_goes_before_the_environment_and_that_before_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_goes_before_the_environment_and_that_before_the_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("QTASKS_LEASE", "7.5")
     monkeypatch.setenv("QTASKS_CONCURRENCY", "3")
     monkeypatch.setenv("QTASKS_STRICT", "1")
