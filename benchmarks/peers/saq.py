@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from saq.queue.redis import RedisQueue
 
 from benchmarks.marks import tick
-from benchmarks.peers.common import EMPTY, URL, Peer, main
+from benchmarks.peers.common import EMPTY, OPTIONS, URL, Peer, main
 
 # The command `saq` makes its event loop after it has imported the settings.
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
@@ -40,7 +40,11 @@ def empty_sync(ctx: Any) -> int:
 
 # Each of 100 jobs at once may need a connection; redis-py's pool ends at 100 if nobody says more.
 queue = RedisQueue(Redis.from_url(URL, max_connections=500), max_concurrent_ops=100)
-settings = {"queue": queue, "functions": [empty, echo, empty_sync], "concurrency": 100}
+settings = {
+    "queue": queue,
+    "functions": [empty, echo, empty_sync],
+    "concurrency": OPTIONS.get("concurrency", 100),
+}
 
 
 class Saq(Peer):
