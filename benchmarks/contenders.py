@@ -44,9 +44,7 @@ OURS = Entry("qtasks", "qtasks", record=True, asynchronous=True)
 OURS_SQLITE = Entry("qtasks, SQLite", "qtasks", store="sqlite", record=True, asynchronous=True)
 CEILING = Entry("ceiling", "ceiling", record=True)
 PEERS = (
-    Entry(
-        "saq", "saq", record=True, asynchronous=True, requirements="saq", for_trips={"concurrency": 10}
-    ),  # fmt: skip
+    Entry("saq", "saq", record=True, asynchronous=True, requirements="saq", for_trips={"concurrency": 10}),
     Entry("arq", "arq", record=True, asynchronous=True, requirements="arq"),
     Entry("taskiq", "taskiq", asynchronous=True, requirements="taskiq"),
     Entry("streaq", "streaq", record=True, asynchronous=True, requirements="streaq"),
