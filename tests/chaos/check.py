@@ -167,12 +167,17 @@ def _judge(report: Report, uuid: str, name: str, task: Task | None, begun: int, 
     report.dead += dead
     if not begun and not dead:
         report.lost.append(f"I1: {uuid} ({name}) is {task.status} and was never run")
-    if dead and name not in POISON and not (sabotaged and "plugin" in (task.traceback or "")):
+    if dead and name not in POISON and not (sabotaged and _by_sabotage(task.traceback or "")):
         report.lost.append(f"I1: {uuid} ({name}) is {task.status}: {task.traceback}")
     if task.attempt > RETRIES.get(name, 0) + 1:
         report.over.append(f"I5: {uuid} ({name}) failed {task.attempt} times")
     expected = task.attempt + (task.status.value == "success")
     report.repeats += max(0, begun - expected) if name not in POISON else 0
+
+
+def _by_sabotage(trace: str) -> bool:
+    """Whether a plugin that failed on purpose is named, or what it put in the place of a result could not be stored."""
+    return "plugin" in trace or "EncodeError: object " in trace
 
 
 def _judge_accepted(site: Site, tasks: dict[str, Task], report: Report) -> None:
