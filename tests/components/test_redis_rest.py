@@ -26,6 +26,7 @@ def from_clients(before: dict[str, int], after: dict[str, int]) -> int:
     return sent(before, after, "evalsha", "script|load", "ping", "subscribe", "hmget", "hscan")
 
 
+@pytest.mark.thorough
 async def test_an_idle_worker(server):
     """With sweeps, heartbeats and looks for work: it is waited until so many came, however long that takes."""
     app = QueueTasks("rest", server.url())

@@ -40,6 +40,7 @@ class TestSQLite(PairingSuite):
         return make
 
 
+@pytest.mark.thorough
 class TestMemoryBrokerSQLiteStorage(PairingSuite):
     kit_version = 1
 
@@ -52,6 +53,7 @@ class TestMemoryBrokerSQLiteStorage(PairingSuite):
         return make
 
 
+@pytest.mark.thorough
 class TestSQLiteBrokerMemoryStorage(PairingSuite):
     kit_version = 1
 
@@ -78,6 +80,7 @@ class TestTwoMemorySpaces(PairingSuite):
         return make
 
 
+@pytest.mark.thorough
 class TestTwoSQLiteFiles(PairingSuite):
     """Two stores of one kind: the steps are split."""
 

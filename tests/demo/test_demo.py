@@ -235,6 +235,12 @@ async def interrupt_often(tmp_path: Path, count: int, number: signal.Signals, wa
         await check_complete(state, folder)
 
 
+async def test_interrupted_at_5_points_every_file_succeeds_exactly_once(tmp_path: Path) -> None:
+    await interrupt_often(tmp_path, 5, signal.SIGINT, 130, FILES)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(300)
 async def test_interrupted_at_20_points_every_file_succeeds_exactly_once(tmp_path: Path) -> None:
     await interrupt_often(tmp_path, 20, signal.SIGINT, 130, FILES)
 

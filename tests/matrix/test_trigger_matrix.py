@@ -39,7 +39,10 @@ def test_the_matrix_has_every_trigger_in_every_place(record_property: pytest.Rec
     assert count == 54 * (1 + 9 * 2) * 2
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param(each, marks=() if each == "memory" else pytest.mark.thorough) for each in BACKENDS],
+)
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.id)
 async def test_cell(cell: Cell, backend: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One cell."""

@@ -7,6 +7,7 @@ import pytest
 from tests.properties.mutants import MUTANTS, Mutant, kill
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")  # what a broken chain leaves behind, an awaitable say, is no news
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_is_killed(mutant: Mutant) -> None:

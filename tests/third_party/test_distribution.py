@@ -145,6 +145,7 @@ def test_a_worker_runs_what_another_process_has_added(stranger, server) -> None:
             process.communicate()
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 def test_the_backend_is_chosen_by_its_url_and_keeps_the_kit(stranger, server) -> None:
     written = stranger.run(
