@@ -55,7 +55,7 @@ def body_of(record: bytes) -> list[Any]:
 
 async def settle_args(entry: bytes, record: bytes) -> tuple[bytes, bytes]:
     """Runs one claimed task; gives what settles it."""
-    uuid, epoch, *_ = wire._ENTRY.unpack(entry)
+    uuid, _, _, _, _, epoch, *_ = wire._ENTRY.unpack(entry)
     name, _, _, _, args, kwargs, _ = body_of(record)
     result = await FUNCTIONS[name](*args, **kwargs)
     now = time.time()

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from qtasks.components.primitives import DeliveryHandle, Nack, Outcome, PushItem, Settle, SettleVerdict
 from qtasks.schemas import TaskStatusEnum
 from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer
@@ -47,6 +48,55 @@ async def test_round_trips_per_task(server):
         after = calls(server)
     assert sent(before, after, "evalsha") == 30
     assert sent(before, after, "eval", "script|load", "multi", "ping", "info") <= 1  # the INFO of this count
+
+
+def retry(handle: DeliveryHandle) -> Settle:
+    """A settle that gives the task back."""
+    now = time.time()
+    changes = {"status": TaskStatusEnum.NEW, "attempt": 1, "available_at": now, "updated_at": now}
+    return Settle(handle, Outcome.RETRY, changes, nack=Nack(handle, 0.0))
+
+
+async def test_tokens_of_a_batch_are_found_without_a_search(server):
+    """The server would look through all tokens for each of them, as long as they are few."""
+    async with opened(server.url()) as (broker, _, _, link):
+        await broker.add_and_push([record() for _ in range(40)], None)
+        claimed = await broker.claim_and_start(40, QUEUE, "me", 30.0)
+        assert len(claimed) == 40
+        with server.client(db=link.target.db) as client:
+            for key in (link.calls.key("ent"), link.calls.key("run")):
+                assert client.object("encoding", key) in (b"hashtable", "hashtable")
+                assert client.hlen(key) == 40
+                assert all(len(value) < 100 for value in client.hvals(key))
+
+
+async def test_a_batch_settles_and_gives_back(server):
+    """One script removes and writes in the same hashes; each task ends as its own settle says."""
+    async with opened(server.url()) as (broker, storage, _, _):
+        await broker.add_and_push([record() for _ in range(40)], None)
+        handles = [handle for handle, _ in await broker.claim_and_start(40, QUEUE, "me", 30.0)]
+        done, back = handles[::2], handles[1::2]
+        settles = [success(handle) if handle in done else retry(handle) for handle in handles]
+        assert await broker.settle_and_ack(settles) == [SettleVerdict.ACCEPTED] * 40
+        records = await storage.get_many([handle.uuid for handle in handles])
+        assert [found.status for found in records[::2]] == [TaskStatusEnum.SUCCESS] * 20
+        assert [found.status for found in records[1::2]] == [TaskStatusEnum.NEW] * 20
+        again = await broker.claim_and_start(40, QUEUE, "other", 30.0)
+        assert [(handle.uuid, found.attempt) for handle, found in again] == [(each.uuid, 1) for each in back]
+        assert await broker.claim_and_start(40, QUEUE, "other", 30.0) == []
+
+
+async def test_what_is_put_back_at_once_is_leased_to_nobody(server):
+    """An entry whose record is missing is leased and put back by the same script: the last word counts."""
+    async with opened(server.url()) as (broker, _, _, link):
+        task, lost = record(), record()
+        await broker.add_and_push([task], None)
+        await broker.push_many([PushItem(lost.uuid, available_at=lost.available_at)])
+        ((handle, _),) = await broker.claim_and_start(10, QUEUE, "me", 30.0)
+        assert handle.uuid == task.uuid
+        with server.client(db=link.target.db) as client:
+            assert client.zrange(f"{link.calls.prefix}lease:default", 0, -1) == [task.uuid.bytes]
+            assert client.zrange(f"{link.calls.prefix}delayed:default", 0, -1) == [lost.uuid.bytes]
 
 
 async def test_an_idle_worker_and_an_idle_client_cost_nothing_between_events(server):

@@ -23,7 +23,7 @@ CHUNK = 400
 PRIORITY_STEP = 2**45
 
 _TOKEN = struct.Struct(">16sd")
-_ENTRY = struct.Struct(">16sdIBddH")
+_ENTRY = struct.Struct(">16scBIdddH")
 _SETTLE = struct.Struct(">16sdcBdHB")
 _NUMBERS = struct.Struct(">dddd")
 _NACK = struct.Struct(">dId")
@@ -72,7 +72,7 @@ def dropped(reply: bytes) -> list[DropVerdict]:
 
 def handle_of(data: bytes, owner: str, queues: Sequence[str]) -> DeliveryHandle:
     """A claimed entry."""
-    uuid, epoch, deliveries, restored, score, available_at, queue = _ENTRY.unpack(data)
+    uuid, _, restored, deliveries, score, epoch, available_at, queue = _ENTRY.unpack(data)
     return DeliveryHandle(
         uuid_of(uuid), int(epoch), owner, deliveries, restored == 1, queues[queue],
         int(score // PRIORITY_STEP) - 128, available_at,

@@ -1,6 +1,6 @@
 -- Entries of the broker: what a token is, and every way an entry moves between ready, delayed, leased and buried.
 -- An entry that was never claimed may stand in `ready` alone; from the first claim on it has a token in `ent`.
-local ENTRY = '>c1BI4dddHc0'
+local ENTRY, ENTRY_HEAD = '>c1BI4dddHc0', '>c1BI4ddd'
 local ent = hash(K.ent)
 local queues, by_name = {}, {}
 
@@ -35,10 +35,11 @@ end
 -- The same, where only the token of R3 matters: the queue in which exactly this claim holds the entry.
 local function held_in(id, epoch, owner)
   local value = ent:get(id)
-  if not value or #value < 32 or string.sub(value, 1, 1) ~= 'L' then return nil end
+  if not value or #value < 32 or byte(value) ~= 76 then return nil end -- 'L'
   if unpack_struct('>d', value, 15) ~= epoch then return nil end
-  local rest = 33 + unpack_struct('>H', value, 31)
-  return string.sub(value, 33, rest - 1) == owner and by_name[string.sub(value, rest)] or nil
+  local high, low = byte(value, 31, 32)
+  local rest = 33 + 256 * high + low
+  return sub(value, 33, rest - 1) == owner and by_name[sub(value, rest)] or nil
 end
 
 -- The token of R3: `e` is leased to exactly this claim.
@@ -132,7 +133,7 @@ local function take(q, n, owner, lease)
   local epoch, ends = call('INCRBY', K.epoch, total) - total, text(now + lease)
   for i = 1, total do
     local id = all[i]
-    local e = entry(id)
+    local e = ent.val[id] and entry(id)
     if not e then
       -- It is claimed for the first time; its record knows since when it is due.
       e = { state = 'L', restored = 0, deliveries = 1, score = tonumber(popped[2 * i]), epoch = epoch + i,
@@ -166,8 +167,14 @@ local function rest_until_due(channel, names)
   return due == '' and '' or text(math.max(due - now, 0))
 end
 
-local function reply_entry(id, e, index)
-  return pack('>c16dI4BddH', id, e.epoch, e.deliveries, e.restored, e.score, e.available, index)
+-- Saves a claimed entry; gives what its claimer is told. `tail` is the owner as an entry has it, `index` that of
+-- the queue as two bytes. That an entry was restored is said once.
+local function claimed(id, e, tail, index)
+  local told = pack(ENTRY_HEAD, 'L', e.restored, e.deliveries, e.score, e.epoch, e.available)
+  local saved = told
+  if e.restored ~= 0 then saved = pack(ENTRY_HEAD, 'L', 0, e.deliveries, e.score, e.epoch, e.available) end
+  ent:put(id, saved .. tail .. e.queue)
+  return id .. told .. index
 end
 
 -- Scripts that must see every queue are refused when the caller does not know all of them.

@@ -3,18 +3,16 @@
 -- claim. ARGV: queue names | n, owner, lease, channel. Gives the seconds until the next entry is due (where
 -- nothing was claimed), the server's time, then an entry each.
 local left, owner, lease = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local reply = { '', text(now) }
+local reply, tail = { '', text(now) }, pack('>Hc0', #owner, owner)
 for index = 1, #queues do
   local q = queues[index]
   while left > 0 do
     local ids, entries, seen = take(q, math.min(left, 400), owner, lease)
     if seen == 0 then break end
     for i = 1, #ids do
-      local id, e = ids[i], entries[i]
+      local e = entries[i]
       if e.available < 0 then e.available = now end
-      reply[#reply + 1] = reply_entry(id, e, index - 1)
-      e.restored = 0 -- said once
-      save(id, e)
+      reply[#reply + 1] = claimed(ids[i], e, tail, pack('>H', index - 1))
       left = left - 1
     end
   end

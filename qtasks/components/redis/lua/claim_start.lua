@@ -5,6 +5,7 @@
 -- and its record each.
 local left, owner, lease, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[6])
 local reply, n, looked = { '', text(now) }, 2, 0
+local tail = pack('>Hc0', #owner, owner)
 
 -- What cannot run is put where it belongs, by the start verdicts; its delivery is returned.
 local function turn_away(id, e, kind, value)
@@ -29,17 +30,15 @@ local function begin(ids, entries, index)
   run:load(ids)
   for i = 1, #ids do
     local id, e = ids[i], entries[i]
-    local before = run:get(id)
+    local before = run.val[id]
     local kind, value, _, available = start(id, e.epoch, owner, e.deliveries)
     if kind == 'S' then
       e.available = available
       if before and cancel:get(id) then
         value = value .. '\ncancel_requested\ttrue\ncancel_reason\t' .. cancel:get(id)
       end
-      reply[n + 1], reply[n + 2] = reply_entry(id, e, index), value
+      reply[n + 1], reply[n + 2] = claimed(id, e, tail, index), value
       n = n + 2
-      e.restored = 0 -- said once
-      save(id, e)
       left = left - 1
     else
       turn_away(id, e, kind, value)
@@ -52,7 +51,7 @@ for index = 1, #queues do
     local ids, entries, seen = take(queues[index], math.min(left, 400), owner, lease)
     if seen == 0 then break end
     looked = looked + seen
-    begin(ids, entries, index - 1)
+    begin(ids, entries, pack('>H', index - 1))
   end
 end
 -- A worker that was shown only what cannot run looks again at once instead of going to rest.

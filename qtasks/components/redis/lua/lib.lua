@@ -1,28 +1,47 @@
 -- Hashes and sorted sets as a batch sees them: read at once, changed in memory, written at once by commit().
 local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
+local byte, sub = string.byte, string.sub
 local MOST = 1000 -- arguments that one unpack may take
 local PRIORITY_STEP = 35184372088832 -- 2^45: (priority + 128) * step + sequence is exact in a double
 
 local time = call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
-local open_hashes, open_zsets, counts = {}, {}, {}
+local opened, counts = {}, {}
 
-local Hash = {}
-Hash.__index = Hash
-
-local function hash(key)
-  local self = setmetatable({ key = key, val = {}, order = {} }, Hash)
-  open_hashes[#open_hashes + 1] = self
+-- A batch of changes to one key: `set` as the command that writes takes it, `drop` what is removed.
+local function open(class, key)
+  local self = setmetatable({ key = key, val = {}, n = 0, m = 0 }, class)
+  opened[#opened + 1] = self
   return self
 end
 
+local function remove(self, id)
+  local m = self.m + 1
+  if m == 1 then self.drop = {} end
+  self.m, self.drop[m] = m, id
+end
+
+local function write(self, first, second)
+  local n = self.n
+  if n == 0 then self.set = {} end
+  local set = self.set
+  set[n + 1], set[n + 2], self.n = first, second, n + 2
+end
+
+local Hash = { add = 'HSET', remove = 'HDEL', id_at = 0 }
+Hash.__index = Hash
+
+local function hash(key) return open(Hash, key) end
+
 function Hash:load(ids)
+  local val = self.val
   for first = 1, #ids, MOST do
     local last = math.min(first + MOST - 1, #ids)
     local found = call('HMGET', self.key, unpack(ids, first, last))
     for i = first, last do
-      if self.val[ids[i]] == nil then self.val[ids[i]] = found[i - first + 1] end
+      local id = ids[i]
+      if val[id] == nil then val[id] = found[i - first + 1] end
     end
   end
 end
@@ -35,8 +54,8 @@ end
 
 function Hash:get(id)
   local value = self.val[id]
-  if value == nil and self.empty then return false end
   if value == nil then
+    if self.empty then return false end
     value = call('HGET', self.key, id)
     self.val[id] = value
   end
@@ -46,22 +65,18 @@ end
 -- A value of false deletes the field.
 function Hash:put(id, value)
   self.val[id] = value
-  self.order[#self.order + 1] = id
+  if value then write(self, id, value) else remove(self, id) end
 end
 
-local Zset = {}
+local Zset = { add = 'ZADD', remove = 'ZREM', id_at = 1 }
 Zset.__index = Zset
 
-local function zset(key)
-  local self = setmetatable({ key = key, val = {}, order = {} }, Zset)
-  open_zsets[#open_zsets + 1] = self
-  return self
-end
+local function zset(key) return open(Zset, key) end
 
 -- A score of false removes the member.
 function Zset:put(id, score)
-  if self.val[id] == nil then self.order[#self.order + 1] = id end
   self.val[id] = score
+  if score then write(self, score, id) else remove(self, id) end
 end
 
 local function bulk(command, key, list)
@@ -70,46 +85,44 @@ local function bulk(command, key, list)
   end
 end
 
-local function split_changes(store, order, by_score)
-  local set, drop, n, m = {}, {}, 0, 0
-  for i = 1, #order do
-    local id = order[i]
-    local value = store[id]
-    if value == false then
-      m = m + 1
-      drop[m] = id
-    else
-      if by_score then set[n + 1], set[n + 2] = value, id else set[n + 1], set[n + 2] = id, value end
-      n = n + 2
+-- Where a batch both writes and removes, it may do so to the same id: the last word counts.
+local function last_words(self)
+  local set, drop = {}, {}
+  for i = 1, self.n, 2 do
+    if self.val[self.set[i + self.id_at]] then
+      set[#set + 1], set[#set + 2] = self.set[i], self.set[i + 1]
     end
   end
-  return set, drop
+  for i = 1, self.m do
+    if not self.val[self.drop[i]] then drop[#drop + 1] = self.drop[i] end
+  end
+  self.set, self.drop, self.n = set, drop, #set
+end
+
+-- The server keeps a hash of few and short values as one list, and looks through all of it for each field. One long
+-- value makes a table of it for as long as it is not empty; the value is replaced at once.
+local MANY = 16
+local function make_table(self)
+  local set, n = self.set, self.n
+  set[n + 1], set[n + 2] = set[1], set[2]
+  set[2] = string.rep(' ', 1025)
 end
 
 -- What frees memory comes first: a script that has written once is not stopped by `maxmemory` any more,
 -- so tasks can still be claimed and settled on a full server.
 local written = false
 local function commit()
-  local later = {}
-  for i = 1, #open_hashes do
-    local h = open_hashes[i]
-    if #h.order > 0 then
-      local set, drop = split_changes(h.val, h.order)
-      bulk('HDEL', h.key, drop)
-      written = true
-      if #set > 0 then later[#later + 1] = { 'HSET', h.key, set } end
-    end
+  for i = 1, #opened do
+    local s = opened[i]
+    if s.n > 0 and s.m > 0 then last_words(s) end
+    if s.m > 0 then bulk(s.remove, s.key, s.drop) end
+    written = written or s.n + s.m > 0
   end
-  for i = 1, #open_zsets do
-    local z = open_zsets[i]
-    if #z.order > 0 then
-      local set, drop = split_changes(z.val, z.order, true)
-      bulk('ZREM', z.key, drop)
-      written = true
-      if #set > 0 then later[#later + 1] = { 'ZADD', z.key, set } end
-    end
+  for i = 1, #opened do
+    local s = opened[i]
+    if s.n >= 2 * MANY and s.add == 'HSET' then make_table(s) end
+    if s.n > 0 then bulk(s.add, s.key, s.set) end
   end
-  for i = 1, #later do bulk(later[i][1], later[i][2], later[i][3]) end
   for name, delta in pairs(counts) do
     if delta ~= 0 then call('HINCRBY', K.count, name, delta) end
   end

@@ -26,7 +26,18 @@ local function fields(value, from)
   return available, digest, string.sub(value, at + 2, at + 1 + size), at + 2 + size
 end
 
-local function readable(value) return string.sub(value, 1, 1) == 'R' and #value >= 21 end
+local function readable(value) return byte(value) == 82 and #value >= 21 end -- 'R'
+
+-- The unique key of a readable record; nil where it is damaged.
+local function unique_of(value)
+  local high, low = byte(value, 18, 19)
+  local at = 20 + 256 * high + low
+  high, low = byte(value, at, at + 1)
+  if not low then return nil end
+  local last = at + 1 + 256 * high + low
+  if #value < last then return nil end
+  return sub(value, at + 2, last)
+end
 
 local function head(value)
   if not readable(value) then return nil end
@@ -95,21 +106,29 @@ local function store(id, part, unique, token)
   return number
 end
 
+-- What every record that a script starts for an owner has in its token after its deliveries.
+local starts = {}
+local function started_by(owner)
+  starts[owner] = pack('>ddHc0', now, now, #owner, owner)
+  return starts[owner]
+end
+
 -- R4, R5. Gives the verdict and what goes with it.
 local function start(id, epoch, owner, deliveries)
-  local value = rec:get(id)
+  local value, token = rec:get(id), run:get(id)
   if not value then return res:get(id) and 'T' or 'M' end
   if not readable(value) then return 'U' end
   local available, r = unpack_struct('>d', value, 10), nil
-  if run:get(id) then r = run_of(id) end
+  if token then r = run_of(id) end
   local again = r and r.state == 'P' and r.epoch == epoch and r.owner == owner
   if not again then
     if r and r.epoch >= epoch then return 'C', r.epoch end
     if available > now then return 'D', available - now end
     if not r or r.state ~= 'P' then count('process', 1) end
-    run:put(id, pack(RUN, 'P', epoch, deliveries, now, now, #owner, owner))
+    token = pack('>c1dI4', 'P', epoch, deliveries) .. (starts[owner] or started_by(owner))
+    run:put(id, token)
   end
-  return 'S', value, run:get(id), available
+  return 'S', value, token, available
 end
 
 -- Lines `field TAB value` replace earlier ones of the same field.
@@ -150,9 +169,8 @@ end
 
 -- Terminal, for ever (R5). `token` is the run as it lies there, or ''.
 local function finish(id, value, token, status, is_dead, expires, changes)
-  local available, _, unique
-  if readable(value) then available, _, unique = fields(value, 10) end
-  if not available then
+  local unique = readable(value) and unique_of(value)
+  if not unique then
     -- An unreadable record ends readable, so that nothing trips over it again.
     value, unique = pack(HEAD, 'R', 0, 0, 0, '', 0, '') .. '{}', ''
   end
@@ -163,15 +181,16 @@ local function finish(id, value, token, status, is_dead, expires, changes)
   end
   if unique ~= '' and uniq:get(unique) == id then uniq:put(unique, false) end
   local result = pack(RES, 'F', status, is_dead, expires, #token) .. token .. value .. '\n' .. changes
-  if string.sub(token, 1, 1) == 'P' then count('process', -1) end
+  if byte(token) == 80 then count('process', -1) end -- 'P'
   count(status, 1)
   rec:put(id, false)
   run:put(id, false)
   res:put(id, result)
   done:put(id, expires)
   if is_dead == 1 then dead_set:put(id, seq()) end
-  if wait:get(id) then
-    announced[#announced + 1] = { wait:get(id), id .. result }
+  local channels = wait:get(id)
+  if channels then
+    announced[#announced + 1] = { channels, id .. result }
     wait:put(id, false)
   end
 end
@@ -188,8 +207,8 @@ end
 
 -- Whether exactly this token has the record in process.
 local function runs(token, epoch, owner)
-  return token and #token >= 31 and string.sub(token, 1, 1) == 'P' and unpack_struct('>d', token, 2) == epoch
-    and string.sub(token, 32) == owner
+  return token and #token >= 31 and byte(token) == 80 and unpack_struct('>d', token, 2) == epoch
+    and sub(token, 32) == owner
 end
 
 -- What settle.lua and settle_ack.lua are given: two values per settle, and two for each record of its `then`.
