@@ -206,6 +206,9 @@ class Producer:
                     "nothing was stored"
                 )
         existing = await self._app.get(verdict.uuid)
+        if existing is None and verdict.kind is Added.EXISTS:
+            # The task that had the unique key is gone since, so this one can be stored.
+            return (await self.store([item._replace(trace=None)]))[0]
         return existing if existing is not None else self._task(record)
 
     async def announce(self, item: Prepared) -> Task:

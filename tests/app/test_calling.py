@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from qtasks.app import QueueTasks
+from qtasks.components.memory import MemoryBroker, MemoryGlobalConfig, MemorySpace, MemoryStorage
 from qtasks.context import TaskContext, current_task
 from qtasks.errors import (
     BulkAddError,
@@ -20,7 +22,7 @@ from qtasks.errors import (
     TaskNotFoundError,
     UuidConflictError,
 )
-from qtasks.schemas import TaskRequest, TaskStatusEnum
+from qtasks.schemas import TaskRecord, TaskRequest, TaskStatusEnum
 from tests.app.conftest import MakeApp, working
 
 
@@ -105,6 +107,30 @@ async def test_a_unique_key_gives_the_task_that_stands(app: QueueTasks) -> None:
         assert third.uuid != first.uuid
 
 
+class Forgetful(MemoryStorage):
+    """Is flushed by somebody else just before it is read."""
+
+    flushed = True
+
+    async def get_many(self, uuids: Sequence[UUID]) -> list[TaskRecord | None]:
+        if not self.flushed:
+            self.flushed = True
+            await self.flush()
+        return await super().get_many(uuids)
+
+
+async def test_a_task_is_stored_when_the_one_with_its_unique_key_is_gone_meanwhile() -> None:
+    space = MemorySpace()
+    storage = Forgetful(space)
+    app = QueueTasks(broker=MemoryBroker(space), storage=storage, global_config=MemoryGlobalConfig(space))
+    async with app:
+        first = await app.add_task("any", unique_key="k")
+        storage.flushed = False
+        second = await app.add_task("any", unique_key="k")
+        assert second.uuid != first.uuid
+        assert await app.get(second.uuid) == second
+
+
 async def test_bulk_adds_in_order_and_says_what_did_not_go(make_app: MakeApp) -> None:
     app = make_app(max_queue=3)
     async with app:
@@ -170,8 +196,6 @@ async def test_the_context_is_the_first_argument_with_echo(app: QueueTasks) -> N
         assert result.progress == {"half": True}
         in_thread = await (await plain.add_task(2)).wait_result(10)
         assert in_thread.progress == "in a thread"
-        from uuid import UUID
-
         assert (await app.wait_result(UUID(in_thread.returning), 10)).returning == 2
         assert (await app.wait_result(UUID(result.returning[3]), 10)).returning == 1
 
