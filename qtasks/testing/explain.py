@@ -27,7 +27,7 @@ def explain(error: AssertionError) -> str:
     names = {node.id for node in ast.walk(asserted) if isinstance(node, ast.Name)}
     values = [
         f"{name} = {_repr.repr(frame.f_locals[name])}"
-        for name in sorted(names & frame.f_locals.keys() - {"self"})
+        for name in sorted(names.intersection(frame.f_locals) - {"self"})
     ]
     told = f"not so: {ast.unparse(asserted)}"
     return f"{told}, with {', '.join(values)}" if values else told

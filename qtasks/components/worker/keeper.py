@@ -35,7 +35,7 @@ class Keeper:
         self._backend: LeaseKeeper = worker.app.broker.lease_keeper()
         self._stop = threading.Event()
         self._tick = time.monotonic()
-        self._reported = False
+        self._reported = 0.0
         self._ticker = self._loop.call_soon(self._on_tick)
         self._thread = threading.Thread(target=self._run, name="qtasks-lease-keeper", daemon=True)
         self._thread.start()
@@ -87,10 +87,9 @@ class Keeper:
             log.debug("the loop is closed; %d lost leases are not reported", len(lost))
 
     def _watch(self, stalled: float) -> None:
-        if stalled < STALL:
-            self._reported = False
-        elif not self._reported:
-            self._reported = True
+        tick = self._tick  # names the stall: it is told once
+        if stalled >= STALL and tick != self._reported:
+            self._reported = tick
             frame = sys._current_frames().get(self._loop_thread)
             where = "".join(traceback.format_stack(frame)[-6:]) if frame is not None else "(unknown)"
             log.warning("the event loop has been blocked for %.1f s; it is in:\n%s", stalled, where)
