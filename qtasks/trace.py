@@ -22,7 +22,9 @@ REDACTED: Final = "(redacted)"
 ABSENT: Final = "(absent)"
 """Stands in a change for a value that was not there before, or is not there any more."""
 LONGEST: Final = 200
-"""Characters of a value that are kept; arguments may be large."""
+"""Characters of a value, and of the path to it, that are kept; arguments may be large."""
+MOST: Final = 100
+"""Changes that are kept of one call: a plugin may replace each item of a long list."""
 SHOWN: Final = 40
 """Characters of a value in the tree."""
 
@@ -154,19 +156,21 @@ def taken(call: PluginCall, redact: Redact | None, version: str | None = None) -
         redact: (trigger, path) -> whether a value is kept out; it is asked for the path `error`, too.
         version: of the plugin.
     """
-    changes: list[Change] = []
+    found: list[tuple[Change, str]] = []
     for name, before in call.before.items():
         after = call.after[name]
         if after is not before:
-            _differ(name, before, after, changes)
+            _differ(name, name, before, after, found)
+    changes = [change for change, _ in found]
     error = None if call.error is None else f"{type(call.error).__name__}: {one_line(call.error)}"
     if redact is not None:
         changes = [
-            Change(change.path, REDACTED, REDACTED) if redact(call.trigger, change.path) else change
-            for change in changes
+            Change(shut, REDACTED, REDACTED) if redact(call.trigger, change.path) else change
+            for change, shut in found
         ]
         if call.error is not None and redact(call.trigger, "error"):
             error = f"{type(call.error).__name__}: {REDACTED}"
+    changes = [change._replace(path=_cut(change.path, LONGEST)) for change in changes]
     return TraceCall(
         trigger=call.trigger, plugin=call.plugin, version=version, changes=tuple(changes), seconds=call.seconds,
         error=None if error is None else _cut(error, LONGEST), wrapper=call.wrapper, signal=not call.before,
@@ -211,14 +215,22 @@ class TraceRecorder:
 # --- Differences ----------------------------------------------------------------------------------
 
 
-def _differ(path: str, before: Any, after: Any, changes: list[Change]) -> None:
+def _differ(path: str, shut: str, before: Any, after: Any, changes: list[tuple[Change, str]]) -> None:
+    """Adds what is different, each with its path as it may be shown where values may not (`shut`)."""
+    if len(changes) > MOST:
+        return
     pairs = _parts(before, after)
     if pairs is not None:
         for suffix, old, new in pairs:
             if old is not new:
-                _differ(path + suffix, old, new, changes)
+                # The keys of a dict are values too, except in `extra`, which is no secret.
+                named = isinstance(before, dict) and not shut.endswith("extra")
+                _differ(path + suffix, shut + ("[…]" if named else suffix), old, new, changes)
     elif type(before) is not type(after) or before != after:
-        changes.append(Change(path, _shown(before), _shown(after)))
+        if len(changes) == MOST:
+            path = shut = "(more changes)"
+            before = after = ABSENT
+        changes.append((Change(path, _shown(before), _shown(after)), shut))
 
 
 def _parts(before: Any, after: Any) -> list[tuple[str, Any, Any]] | None:

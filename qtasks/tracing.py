@@ -45,6 +45,8 @@ HARMLESS: Final = (
     "started_at", "finished_at", "retry_in", "deliveries",
 )  # fmt: skip
 """What is shown of a task even where its values are secret."""
+MODELS: Final = frozenset({"model", "task", "task_broker", "task_status"})
+"""The parameters in which these are fields of the task, not of a value that has fields of the same names."""
 
 _part: ContextVar[Part | None] = ContextVar("qtasks_trace", default=None)
 
@@ -175,11 +177,13 @@ class Tracer:
             self._versions = {info.name: info.version for info in self._app.pm.plugins()}
         return self._versions.get(plugin)
 
-    def _by_settings(self, _trigger: str, path: str) -> bool:
+    def _by_settings(self, trigger: str, path: str) -> bool:
         values = self._app.config.trace_values
         if values == "auto":
             values = "none" if self._secret() else "all"
-        return values == "none" and path.rpartition(".")[2] not in HARMLESS
+        owner, _, field = path.rpartition(".")
+        of_task = not owner or owner in MODELS or (trigger, owner) == ("storage_get", "result")
+        return values == "none" and not (of_task and field in HARMLESS)
 
     def _secret(self) -> bool:
         return any(getattr(info.plugin, "qtasks_secret", False) for info in self._app.pm.plugins())

@@ -15,7 +15,7 @@ from qtasks import QueueTasks, TaskCancelError, TaskDefer, TaskRequest, hookimpl
 from qtasks.inmemory import memory_app, run_until_idle, set_clock
 from qtasks.plugins.encryption import EncryptionPlugin
 from qtasks.testing import VirtualClock
-from qtasks.trace import REDACTED, Change, Trace, TraceRecorder
+from qtasks.trace import LONGEST, MOST, REDACTED, Change, Trace, TraceRecorder
 from tests.app.conftest import MakeApp
 
 
@@ -235,6 +235,60 @@ async def test_with_encryption_it_has_no_values(tmp_path: Path) -> None:
     assert Change("model.priority", "0", "3") in changes
     assert {change.after for change in changes if "args" in change.path} == {REDACTED}
     assert {call.error for call in found.calls if call.error} == {f"PluginError: {REDACTED}"}
+
+
+@dataclasses.dataclass
+class Patient:
+    name: str
+    notes: dict[str, int]
+
+
+class Renames:
+    """Changes fields and keys that belong to values, and look like those of a task."""
+
+    qtasks_name = "renames"
+
+    @hookimpl
+    def qtasks_add_task_before_broker(self, kw):
+        return {"kw": {**kw, "topsecret": 1}}
+
+    @hookimpl
+    def task_executor_run_task(self, result):
+        return dataclasses.replace(result, name="topsecret", notes={"topsecret": 1, **result.notes})
+
+
+async def test_values_that_look_like_a_task_and_keys_of_dicts_are_kept_out_too(make_app: MakeApp) -> None:
+    app = make_app(plugins=[Renames()], trace_values="none")
+
+    @app.task(name="admit")
+    async def admit(**patient: Any) -> Patient:
+        return Patient("topsecret already", {})
+
+    found = await traced(app, "admit", args=())
+    assert "topsecret" not in json.dumps(found.to_dict())
+    paths = {change.path for call in found.calls for change in call.changes}
+    assert {"kw[…]", "result.name", "result.notes[…]"} <= paths
+
+
+async def test_what_is_kept_of_one_call_is_bounded(make_app: MakeApp) -> None:
+    class Doubles:
+        qtasks_name = "doubles"
+
+        @hookimpl
+        def task_executor_run_task(self, result):
+            return {key: value + 1 for key, value in result.items()}
+
+    app = make_app(plugins=[Doubles()])
+
+    @app.task(name="many")
+    async def many() -> dict[str, int]:
+        return {"key" * 1000 + str(number): number for number in range(5000)}
+
+    found = await traced(app, "many", args=())
+    (changes,) = (call.changes for call in found.calls if call.changes)
+    assert len(changes) == MOST + 1
+    assert changes[-1].path == "(more changes)"
+    assert max(len(change.path) for change in changes) <= LONGEST
 
 
 @pytest.mark.parametrize(("values", "shown"), [("all", True), ("none", False)])
