@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -59,6 +59,10 @@ class Limit:
             value = getattr(self, what)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{what} is a finite number above 0, not {value!r}")
+
+    def clashes(self, other: Limit) -> bool:
+        """Whether the two would count in the same place, if they shared a state."""
+        return None not in (self.concurrency, other.concurrency) or None not in (self.rate, other.rate)
 
     @property
     def interval(self) -> float:
@@ -153,6 +157,11 @@ class Place:
         state.places[self.token] = self.config.clock() + self.lease
         return True
 
+    def refund(self, state: State) -> bool:
+        """Gives the token of a rate back; `False` where there is none."""
+        state.full_at -= self.limit.interval
+        return self.limit.rate is not None
+
     def leave(self, state: State) -> bool:
         """Gives the place back; `False` where there is none."""
         return state.places.pop(self.token, None) is not None
@@ -197,23 +206,21 @@ class LimitsPlugin:
         if declared is None:
             return
         limits = declared if isinstance(declared, list | tuple) else (declared,)
-        context = current_task()
+        context, entered = current_task(), list[Place]()
         try:
-            for limit in limits:
-                if not isinstance(limit, Limit):
-                    raise TypeError(f"task {task_func.name!r}: extra['limits'] has Limit(...), not {limit!r}")
-                await self._enter(context, limit, args, kw)
+            for limit, key in _keyed(limits, context, args, kw):
+                entered.append(await self._enter(context, limit, key))
+        except TaskDefer:
+            # It did not begin: the tokens that it took are for others. Its places are left when the run is closed.
+            for place in entered:
+                await self._changed(place, place.refund, "a token of %r is lost: %s")
+            raise
         except TransientError as error:
             log.warning("task %s is put back: its limits cannot be read: %s", context.uuid, error)
             raise TaskDefer(AWAY) from error
 
-    async def _enter(
-        self, context: TaskContext, limit: Limit, args: tuple[Any, ...], kw: dict[str, Any]
-    ) -> None:
+    async def _enter(self, context: TaskContext, limit: Limit, key: str) -> Place:
         app, handle = context.app, context.handle
-        key = limit.name or context.task_func.name
-        if limit.key is not None:
-            key += f":{digest(limit.key(*args, **kw), app.config)}"
         place = Place(limit, app.global_config, key, f"{handle.uuid}/{handle.epoch}", app.config.lease)
         if limit.concurrency is not None:
             context.resources.push_async_callback(self._leave, place)
@@ -234,6 +241,7 @@ class LimitsPlugin:
         place.since = now
         if limit.concurrency is not None:
             self._held.add(place)
+        return place
 
     async def _leave(self, place: Place) -> None:
         if not place.taken:
@@ -243,10 +251,13 @@ class LimitsPlugin:
         if place.since:
             seconds = max(0.0, place.config.clock() - place.since)
             self._seconds[place.limit] = 0.8 * self._seconds.get(place.limit, seconds) + 0.2 * seconds
+        await self._changed(place, place.leave, "a place in %r is given back when its lease is over: %s")
+
+    async def _changed(self, place: Place, change: Callable[[State], bool], otherwise: str) -> None:
         try:
-            await place.change(place.leave)
+            await place.change(change)
         except QTasksError as error:
-            log.warning("a place in %r is given back when its lease is over: %s", place.key, error)
+            log.warning(otherwise, place.key, error)
 
     async def _renew_forever(self, lease: float) -> None:
         while True:
@@ -260,3 +271,21 @@ class LimitsPlugin:
                 if place.taken and held is False:
                     self._held.discard(place)
                     log.error("a place in %r was lost; its task runs beyond the limit", place.key)
+
+
+def _keyed(
+    limits: Sequence[Any], context: TaskContext, args: tuple[Any, ...], kw: dict[str, Any]
+) -> list[tuple[Limit, str]]:
+    """The limits of a task, each with the key of its state."""
+    found: list[tuple[Limit, str, str]] = []
+    for limit in limits:
+        task = context.task_func.name
+        if not isinstance(limit, Limit):
+            raise TypeError(f"task {task!r}: extra['limits'] has Limit(...), not {limit!r}")
+        key = limit.name or task
+        if limit.key is not None:
+            key += f":{digest(limit.key(*args, **kw), context.app.config)}"
+        # Two rates of one key, or the two accounts of a transfer that are the same: each counts for itself.
+        same = sum(key == other and limit.clashes(each) for each, other, _ in found)
+        found.append((limit, key, f"{key}:{same}" if same else key))
+    return [(limit, own) for limit, _, own in found]

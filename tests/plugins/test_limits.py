@@ -147,6 +147,48 @@ async def test_concurrency_by_key_blocks_nobody_else(app: QueueTasks) -> None:
     assert most == {"a": 2, "b": 2}
 
 
+async def test_two_limits_of_one_key_count_each_for_itself(app: QueueTasks) -> None:
+    account = {"concurrency": 1, "name": "account"}
+    limits = [
+        Limit(**account, key=lambda source, target: source),
+        Limit(**account, key=lambda source, target: target),
+    ]
+
+    @app.task(name="transfer", extra={"limits": limits})
+    async def transfer(source: int, target: int) -> None: ...
+
+    @app.task(name="call", extra={"limits": [Limit(rate=2, per=100, burst=2), Limit(rate=5, per=1000)]})
+    async def call() -> None: ...
+
+    async with working(app):
+        assert (await (await transfer.add_task(1, 1)).wait_result(10)).status == "success"
+        called = [await call.add_task() for _ in range(2)]
+        assert {(await task.wait_result(10)).status for task in called} == {"success"}
+        first, second = [await app.global_config.get("limits", key) for key in ("call", "call:1")]
+    assert second["full_at"] - first["full_at"] == pytest.approx(2 * (200 - 50), abs=20)
+
+
+async def test_a_task_that_another_limit_puts_back_takes_no_token(app: QueueTasks) -> None:
+    held, end = asyncio.Event(), asyncio.Event()
+
+    @app.task(name="call", extra={"limits": [Limit(rate=5, per=1000, burst=5), Limit(concurrency=1, name="line")]})
+    async def call() -> None:
+        held.set()
+        await end.wait()
+
+    async with working(app):
+        first = await call.add_task()
+        await held.wait()
+        before = await app.global_config.get("limits", "call")
+        second = await call.add_task()
+        while not (await app.global_config.get("limits", "line"))["line"]:
+            await asyncio.sleep(0.01)
+        end.set()
+        assert {(await task.wait_result(10)).status for task in (first, second)} == {"success"}
+        after = await app.global_config.get("limits", "call")
+    assert after["full_at"] - before["full_at"] == pytest.approx(200, abs=20)
+
+
 async def test_a_task_over_the_limit_leaves_its_slot_to_others(url: str) -> None:
     from qtasks import QueueConfig
 
