@@ -90,10 +90,11 @@ async def _window(config: GlobalConfig, key: str, mine: str, seconds: float) -> 
 
 def _by_name(declared: TaskExecSchema, args: tuple[Any, ...], kw: dict[str, Any]) -> list[Any]:
     """The arguments such that `f(1)` and `f(a=1)` are the same call."""
+    kinds = [info.kind for info in declared.args_info]
+    # They have no names: `**kw` of the same function may have a key that is called the same.
+    nameless = kinds.count(inspect.Parameter.POSITIONAL_ONLY)
     positional = [
-        info.name
-        for info in declared.args_info
-        if info.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        info.name for info in declared.args_info if info.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     ]
-    named = dict(zip(positional, args, strict=False))
-    return [args[len(named) :], {**kw, **named}]
+    named = dict(zip(positional, args[nameless:], strict=False))
+    return [[*args[:nameless], *args[nameless + len(named) :]], {**kw, **named}]

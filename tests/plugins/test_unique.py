@@ -161,6 +161,15 @@ def test_how_an_argument_is_passed_makes_no_difference(
     )
 
 
+def test_a_parameter_without_a_name_is_not_taken_for_a_keyword_of_that_name() -> None:
+    async def function(a: Any, /, b: Any = 0, *rest: Any, **kw: Any) -> None: ...
+
+    declared = QueueTasks(url="memory://").task(name="f")(function).declaration
+    calls = [((1,), {"a": 2}), ((1,), {"a": 3}), ((2,), {"a": 2}), ((1, 2), {}), ((1, 2, 3), {}), ((1,), {})]
+    assert len({digest(_by_name(declared, args, kw), CONFIG) for args, kw in calls}) == len(calls)
+    assert _by_name(declared, (1, 2), {}) == _by_name(declared, (1,), {"b": 2})
+
+
 @settings(max_examples=25)
 @given(VALUES, VALUES)
 def test_other_values_have_another_key(a: Any, b: Any) -> None:
