@@ -33,7 +33,8 @@ LOOK = 30.0
 """Seconds after which the clock is looked at again at the latest: it may have been set."""
 AGAIN = 1.0
 """Seconds after which a time is tried again that could not be stored."""
-_DAY = 86_400.0
+BACK = 60.0
+"""Seconds that are looked back at first for what was missed; all times of that span are gone through."""
 
 CatchUp = Literal["skip", "one", "all"]
 
@@ -69,13 +70,13 @@ class _Scheduled:
 
     def _latest(self, last: float, now: float, count: int) -> list[float]:
         # After a long silence most times are passed over: look back as far as is needed, not further.
-        back = _DAY
+        back = BACK
         while True:
             begin = max(last, now - back)
             found = deque(self._between(begin, now), maxlen=count)
             if len(found) == count or begin == last:
                 return list(found)
-            back *= 30
+            back *= 10
 
     def _between(self, begin: float, end: float) -> Iterator[float]:
         moment = self.after(begin)
@@ -199,7 +200,8 @@ class Job:
         self.app = app
         self.task = task
         self.schedule = schedule
-        self.name = f"{task}:{schedule.key}"
+        # The name of a task may have colons: with one in the key, two schedules could be called the same.
+        self.name = f"{task}:{schedule.key.replace('%', '%25').replace(':', '%3A')}"
         self.next = 0.0
 
     async def look(self) -> None:

@@ -126,6 +126,28 @@ def test_a_silence_of_years_is_passed_over_quickly() -> None:
     ]
 
 
+@pytest.mark.parametrize("catch_up", ["one", "skip", "all"])
+def test_a_silence_costs_by_what_is_added_and_not_by_how_long_it_was(catch_up: Any) -> None:
+    looked = 0
+
+    class Counted(Every):
+        def after(self, moment: float) -> float | None:
+            nonlocal looked
+            looked += 1
+            return super().after(moment)
+
+    plan = Counted(seconds=0.05, catch_up=catch_up)
+    now = 1_800_000_000.0
+    assert len(plan.missed(now - 86_400 * 365, now)) == (100 if catch_up == "all" else 1)
+    assert looked < 10_000
+
+
+def test_no_two_schedules_have_the_same_name() -> None:
+    app = QueueTasks(url="memory://")
+    named = [("a:b", "c"), ("a", "b:c"), ("a", "b%3Ac"), ("a", "")]
+    assert len({Job(app, task, Every(seconds=1, key=key)).name for task, key in named}) == len(named)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
