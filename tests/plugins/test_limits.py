@@ -171,7 +171,9 @@ async def test_two_limits_of_one_key_count_each_for_itself(app: QueueTasks) -> N
 async def test_a_task_that_another_limit_puts_back_takes_no_token(app: QueueTasks) -> None:
     held, end = asyncio.Event(), asyncio.Event()
 
-    @app.task(name="call", extra={"limits": [Limit(rate=5, per=1000, burst=5), Limit(concurrency=1, name="line")]})
+    @app.task(
+        name="call", extra={"limits": [Limit(rate=5, per=1000, burst=5), Limit(concurrency=1, name="line")]}
+    )
     async def call() -> None:
         held.set()
         await end.wait()
