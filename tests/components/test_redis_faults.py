@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -430,6 +431,50 @@ async def test_one_settle_twice_in_a_batch(server):
         assert await broker.settle_and_ack([success(handle, 1), success(handle, 2)]) == [ACCEPTED, MINE]
         assert (await storage.get_many([handle.uuid]))[0].returning == 1
         assert (await storage.counts())["success"] == 1
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["", "both queues"])
+async def test_a_task_that_is_added_again_to_another_queue_stays_in_its_own(server, together):
+    """The same uuid is the same task, whatever queue the second caller names: one entry."""
+    async with opened(server.url()) as (broker, _, _, _):
+        task = record(queue="first")
+        again = replace(task, queue="second")
+        await broker.add_and_push([task], None)
+        more = [record(queue="first")] if together else []
+        assert (await broker.add_and_push([*more, again], None))[-1].kind is Added.SAME
+        assert sum(size.ready for size in (await broker.size()).values()) == 1 + together
+        assert await broker.claim_and_start(5, ("second",), "me", 30.0) == []
+        started = await broker.claim_and_start(5, ("first",), "me", 30.0)
+        assert started[0][0].uuid == task.uuid
+
+
+async def test_an_entry_that_lost_its_place_is_queued_again_where_it_belongs(server):
+    """A second try finds the record without its entry: it goes to the queue of the record."""
+    async with opened(server.url()) as (broker, storage, _, _):
+        task = record(queue="first")
+        await storage.add_many([task])
+        other = record(queue="first")
+        await broker.add_and_push([other, replace(task, queue="second")], None)
+        assert {name: size.ready for name, size in (await broker.size()).items()} == {"first": 2}
+
+
+async def test_an_index_that_names_an_entry_of_another_queue(server):
+    """It does no harm to the claim that meets it, and its batch."""
+    async with opened(server.url()) as (broker, _, _, link):
+        stray, others = record(queue="first"), [record(queue="second") for _ in range(3)]
+        await broker.add_and_push([stray, *others], None)
+        ((handle, _),) = await broker.claim_and_start(1, ("first",), "me", 30.0)
+        retry = Settle(
+            handle, Outcome.RETRY, {"status": TaskStatusEnum.NEW, "available_at": time.time() + 60},
+            nack=Nack(handle, 60.0),
+        )  # fmt: skip
+        assert await broker.settle_and_ack([retry]) == [ACCEPTED]
+        with server.client(db=link.target.db) as client:
+            client.zadd(key("ready:second"), {stray.uuid.bytes: 0})
+        started = await broker.claim_and_start(5, ("second",), "me", 30.0)
+        assert {handle.uuid for handle, _ in started} == {task.uuid for task in others}
+        sizes = await broker.size()
+        assert (sizes["first"].delayed, sizes["second"].ready) == (1, 0)
 
 
 def test_scores_are_exact():

@@ -19,6 +19,11 @@ local function enqueue(id, q, priority, available, number)
   end
 end
 
+-- The queue that a record names: its JSON begins with the names of its task and its queue.
+local function queue_in(value, h)
+  return by_name[string.match(value, '^%["[^"]*","([^"]*)"', h.body)]
+end
+
 -- A new record and its entry. `full` is asked only for what would be added.
 local function add_and_enqueue(header, part, full)
   local id, index, priority, min_epoch, at = unpack_struct('>c16Hhd', header)
@@ -29,10 +34,14 @@ local function add_and_enqueue(header, part, full)
     local number = store(id, part, unique, string.sub(header, at))
     if not entry(id) then enqueue(id, q, priority, available, number) end
     above(min_epoch)
-  elseif kind == 'S' and rec:get(id) and not known(id, q) then
+  elseif kind == 'S' and rec:get(id) then
+    -- It stands in its own queue, whichever this caller names. Where that is not at hand, the reconciler looks after it.
     local r, h = run_of(id), head(rec:get(id))
-    if h then enqueue(id, q, priority, h.available, seq()) end
-    if r then above(r.epoch) end
+    local own = h and queue_in(rec:get(id), h)
+    if own and not known(id, own) then
+      enqueue(id, own, priority, h.available, seq())
+      if r then above(r.epoch) end
+    end
   end
   return kind .. other
 end

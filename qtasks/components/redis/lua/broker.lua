@@ -119,7 +119,8 @@ local function promote(q)
 end
 
 -- Takes up to n due entries of one queue: their uuids and entries, leased under fresh epochs; the third value
--- is how many were looked at (an index may name an entry that is leased or buried by now: left out).
+-- is how many were looked at (an index may name an entry that is leased or buried by now, or that stands in
+-- another queue: left out).
 local function take(q, n, owner, lease)
   promote(q)
   local popped = call('ZPOPMIN', q.ready_key, n)
@@ -138,7 +139,7 @@ local function take(q, n, owner, lease)
       -- It is claimed for the first time; its record knows since when it is due.
       e = { state = 'L', restored = 0, deliveries = 1, score = tonumber(popped[2 * i]), epoch = epoch + i,
         available = -1, owner = owner, queue = q.name }
-    elseif e.state == 'W' then
+    elseif e.state == 'W' and e.queue == q.name then
       e.state, e.owner, e.epoch, e.score = 'L', owner, epoch + i, tonumber(popped[2 * i])
       e.deliveries = e.deliveries + 1
     else
