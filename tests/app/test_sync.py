@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +18,7 @@ from qtasks.context import TaskContext
 from qtasks.errors import TaskNotFoundError, WrongLoopError
 from qtasks.schemas import TaskRequest, TaskStatusEnum
 from qtasks.sync import QueueTasks
+from tests.support.redis_server import RedisServer
 
 
 @pytest.fixture
@@ -85,6 +89,35 @@ def test_after_a_fork_the_child_starts_its_own(tmp_path: Path) -> None:
             os._exit(4)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert app._call(app.app.storage.counts)["new"] == 2
+    app.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_after_a_fork_the_connections_of_the_parent_are_left_alone(redis_server: RedisServer) -> None:
+    """Also where the parent was adding a task at that moment: the child has its own, the parent goes on with its."""
+    app = QueueTasks(url=redis_server.url())
+    app.add_task("any")
+    redis_server.pause()
+    adding = threading.Thread(target=app.add_task, args=("any",))
+    try:
+        adding.start()
+        while not app.app.broker._combined._busy:  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            try:
+                app.add_task("any")
+                app.close()
+                os._exit(0)
+            except BaseException:
+                os._exit(4)
+    finally:
+        redis_server.resume()
+        adding.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    app.add_task("any")
+    assert app._call(app.app.storage.counts)["new"] == 4
     app.close()
 
 

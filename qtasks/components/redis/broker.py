@@ -104,6 +104,8 @@ class RedisBroker(Broker, Colocated):
 
     async def open(self) -> None:
         await self.link.open(self, self.app_name, self.config)
+        # What was under way in another loop, or in the parent process before a fork, is nobody's here.
+        self._combined = Combiner(self._add)
 
     async def close(self) -> None:
         self._armed = None

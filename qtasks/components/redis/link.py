@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -41,6 +42,7 @@ class RedisLink:
         self.address: tuple[str, int] | None = None
         self.durability: Literal["none", "fsync", "replica"] = "none"
         self._users: set[object] = set()
+        self._process = os.getpid()
         self._opening: asyncio.Lock | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._mux: Multiplexer | None = None
@@ -67,10 +69,10 @@ class RedisLink:
             raise ConfigError(
                 f"{self!r} serves the app {self.app_name!r} already: {app_name!r} needs one of its own"
             )
-        if self._loop is not None and self._loop.is_closed():
-            # Whoever opened it has gone without closing it; its connections went with its loop.
-            self._users.clear()
-            self._mux = self._lane = self._notifier = None
+        if self._process != os.getpid() or (self._loop is not None and self._loop.is_closed()):
+            # Whoever opened it has gone without closing it, or is the parent process: the connections belong to
+            # that loop.
+            self._forget()
         if not self._users or self._opening is None:
             self._opening = asyncio.Lock()
             self._loop = asyncio.get_running_loop()
@@ -124,8 +126,18 @@ class RedisLink:
                 "it, or another app name."
             )
 
+    def _forget(self) -> None:
+        """Lets go of what another process or a loop that has ended opened, without touching it: a socket and the
+        registrations of a loop are shared with the parent after a fork."""
+        self._process = os.getpid()
+        self._users.clear()
+        self._loop = self._opening = None
+        self._mux = self._lane = self._notifier = None
+
     async def close(self, user: object) -> None:
         """Disconnects, for the last of the components."""
+        if self._process != os.getpid():
+            self._forget()
         self._users.discard(user)
         if self._users:
             return
