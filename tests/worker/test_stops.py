@@ -305,6 +305,29 @@ async def test_threads_that_never_return_do_not_hold_up_a_task_that_must_run_alo
         go.set()
 
 
+async def test_a_thread_that_never_returns_does_not_stay_alone(app: QueueTasks) -> None:
+    """What ran alone is settled at `max_time`: from then on the worker runs others beside its thread."""
+    go = threading.Event()
+
+    @app.task(name="hangs", max_time=0.02)
+    def hangs() -> None:
+        go.wait(3 * WAIT)
+
+    async with app:
+        hung = await app.add_task("hangs")
+        for _ in range(app.config.max_deliveries - 2):
+            assert await app.delivery.claim(1, ("default",), "f" * 16, 1e-6)
+            await app.broker.sweep(10, app.config.max_deliveries)
+    try:
+        async with alive(app):
+            assert (await ended(app, hung.uuid)).status is ERROR
+            assert app.worker.status()["running"] == 1, "the slot is not occupied"
+            await run_canary(app)
+            go.set()
+    finally:
+        go.set()
+
+
 # --- Odds ---------------------------------------------------------------------------------------
 
 

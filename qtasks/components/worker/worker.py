@@ -230,14 +230,15 @@ class Worker(Component):
             self._consumed.set()
 
     async def _consume_once(self, backoff: Backoff) -> None:
+        await self._finisher.room()
+        if not self._claiming:
+            return
         wanted = self._demand()
         if wanted <= 0:
             self._room.clear()
             await self._room.wait()
             return
-        await self._finisher.room()
-        if not self._claiming:
-            return
+        # No await since the demand was known: a task that runs alone now waits for this claim.
         self._claim_began = time.monotonic()
         self._claimed.clear()
         try:
@@ -321,12 +322,16 @@ class Worker(Component):
                     self._wake_subworker()
                 if handle.epoch not in self._held:
                     continue  # its lease was lost while it waited here
+                left: Run | None = None
                 if handle.deliveries > 1 and handle.deliveries >= self.config.max_deliveries - 1:
-                    await self._run_alone(handle, record, own)
+                    left = await self._run_alone(handle, record, own)
                 elif self._solo.locked():
                     self._release(handle)
                 else:
-                    await self._run_one(handle, record, own)
+                    left = await self._run_one(handle, record, own)
+                if left is not None and left.thread is not None:
+                    self._room.set()  # one that ran alone does so no longer: it is settled
+                    await self._outlive(left, left.thread)
                 done += 1
                 if done % YIELD_EVERY == 0:
                     self._room.set()
@@ -337,12 +342,12 @@ class Worker(Component):
             await waiting
             self._waking = False
 
-    async def _run_alone(self, handle: DeliveryHandle, record: TaskRecord, own: Own) -> None:
+    async def _run_alone(self, handle: DeliveryHandle, record: TaskRecord, own: Own) -> Run | None:
         """The last two deliveries of a task run alone: if it kills its process, it buries no neighbours. So nothing
         else is held then either: what waits here is given back, its delivery returned, before the task begins."""
         if self._solo.locked():
             self._release(handle)
-            return
+            return None
         async with self._solo:  # from here on nothing is claimed
             try:
                 # A thread past its time may never return: it must not hold up everything that comes after it.
@@ -361,9 +366,10 @@ class Worker(Component):
                 handle.deliveries,
                 self.config.max_deliveries,
             )
-            await self._run_one(handle, record, own)
+            return await self._run_one(handle, record, own)
 
-    async def _run_one(self, handle: DeliveryHandle, record: TaskRecord, own: Own) -> None:
+    async def _run_one(self, handle: DeliveryHandle, record: TaskRecord, own: Own) -> Run | None:
+        """Runs a delivery and hands over its end; gives the run if it leaves a thread behind."""
         slot = Slot(handle, record, own)
         self._slots[handle.epoch] = slot
         self._busy += 1
@@ -395,8 +401,7 @@ class Worker(Component):
         else:
             self.executed[ended.settle.outcome] = self.executed.get(ended.settle.outcome, 0) + 1
             self._finisher.hand_over(ended)
-        if run.thread is not None:
-            await self._outlive(run, run.thread)
+        return run if run.thread is not None else None
 
     async def _outlive(self, run: Run, thread: asyncio.Future[Any]) -> None:
         self._busy += 1
