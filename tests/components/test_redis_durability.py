@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from qtasks.components.primitives import Added, SettleVerdict
-from qtasks.errors import FatalError, TransientError
+from qtasks.errors import FatalError, NotStartedError, TransientError
 from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer, flavours, follows
 
@@ -104,6 +104,19 @@ async def test_a_result_is_accepted_when_a_replica_has_it(server, replica):
                 with pytest.raises(TransientError, match="replica"):
                     await broker.settle_and_ack([settle])
         assert await broker.settle_and_ack([settle]) == [SettleVerdict.ALREADY_MINE]
+
+
+async def test_what_waits_behind_a_commit_fails_when_the_app_is_closed(server, replica):
+    """It was never sent. Nobody would tell its caller otherwise."""
+    async with opened(server.url(), durability="replica") as (_, storage, _, _):
+        with stalled(replica):
+            sent = asyncio.create_task(storage.add_many([record()]))
+            while not (await storage.counts())["new"]:
+                await asyncio.sleep(0.005)
+            behind = asyncio.create_task(storage.add_many([record()]))
+            await asyncio.sleep(0)  # it stands in line
+    outcomes = await asyncio.wait_for(asyncio.gather(sent, behind, return_exceptions=True), 10)
+    assert list(map(type, outcomes)) == [TransientError, NotStartedError]
 
 
 async def test_a_full_server_confirms_what_it_has(server, replica):

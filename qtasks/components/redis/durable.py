@@ -14,6 +14,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from qtasks.components.redis.mux import Multiplexer
 from qtasks.components.redis.scripts import pack
+from qtasks.errors import NotStartedError
 
 
 class DurableLane:
@@ -69,7 +70,7 @@ class DurableLane:
                 sent = [self._mux.send(data) for data, _ in group]
                 sent.append(self._mux.send(self._wait))
                 *replies, waited = await asyncio.gather(*sent, return_exceptions=True)
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, NotStartedError) as error:  # the last one: closed meanwhile
                 replies, waited = [error] * len(group), 0
             for (_, future), reply in zip(group, replies, strict=True):
                 if future.done():
