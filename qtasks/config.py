@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_core import from_json
 
 from qtasks.text import masked
@@ -93,22 +93,26 @@ class QueueConfig(BaseModel):
         if not isinstance(given, Mapping):
             return given
         found: dict[str, Any] = {}
-        for name, field in cls.model_fields.items():
+        for name in cls.model_fields:
             text = os.environ.get(f"{PREFIX}{name.upper()}")
             if text is not None and name not in given:
-                found[name] = _list(name, text) if field.annotation == tuple[str, ...] else text
+                found[name] = text
         return {**found, **given}
+
+    # By its field: an error of the whole shows all that was given, passwords too.
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        try:
+            return from_json(given)
+        except ValueError:
+            raise ValueError(
+                f'{PREFIX}QUEUES is a list as JSON, as ["mail", "default"], not {given!r}'
+            ) from None
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """What is shown of it: everything but passwords."""
         for name, value in super().__repr_args__():
             yield name, masked(value) if name == "url" else value
-
-
-def _list(name: str, text: str) -> Any:
-    try:
-        return from_json(text)
-    except ValueError:
-        raise ValueError(
-            f'{PREFIX}{name.upper()} is a list as JSON, as ["mail", "default"], not {text!r}'
-        ) from None

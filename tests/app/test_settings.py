@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from qtasks import QueueConfig
 
@@ -29,5 +29,6 @@ def test_a_wrong_value_is_an_error_that_names_it(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(ValidationError, match=told):
-        QueueConfig()
+    with pytest.raises(ValidationError, match=told) as raised:
+        QueueConfig(url="redis://:hunter2@host/0", digest_key=SecretStr("swordfish"))
+    assert not any(secret in str(raised.value) for secret in ("hunter2", "swordfish"))
