@@ -29,11 +29,21 @@ class Depends:
             `TaskContext` is given the running task.
         scope: `"task"` opens it for each run; `"worker"` once for each worker process, when it is first needed.
         cache: whether all that need this factory in a run get the same value. In a worker they always do.
+
+    Raises:
+        TypeError: the factory cannot be called.
+        ValueError: there is no such scope.
     """
 
     factory: Factory
     scope: Literal["task", "worker"] = "task"
     cache: bool = True
+
+    def __post_init__(self) -> None:
+        if not callable(self.factory):
+            raise TypeError(f"Depends(...) takes a function that gives the value, not {self.factory!r}")
+        if self.scope not in ("task", "worker"):
+            raise ValueError(f'the scope of a dependency is "task" or "worker", not {self.scope!r}')
 
 
 class DependsPlugin:

@@ -209,6 +209,15 @@ async def test_a_mistake_is_told_and_not_repeated(app: QueueTasks, depends: Depe
     assert message in (done.traceback or "")
 
 
+def test_a_mistake_in_the_declaration_is_told_at_once() -> None:
+    scope: Any = "wroker"
+    with pytest.raises(ValueError, match="not 'wroker'"):
+        Depends(for_a_task, scope=scope)
+    value: Any = {"rows": 7}
+    with pytest.raises(TypeError, match="takes a function"):
+        Depends(value)
+
+
 async def test_what_cannot_be_opened_puts_the_task_back(app: QueueTasks) -> None:
     failures = [OSError("the database is away")]
 
