@@ -33,13 +33,20 @@ class StatesPlugin:
 
     @hookimpl
     def global_config_start(self, global_config: GlobalConfig) -> None:
-        """From here on there is a store."""
+        """From here on there is a store. Raises `RuntimeError` where it is that of a second application: the values
+        of one must not get into the store of the other."""
+        if self._config not in (None, global_config):
+            raise RuntimeError(
+                f"the plugin {self.qtasks_name!r} is in use by another application that is running: give each a "
+                "StatesPlugin of its own"
+            )
         self._config = global_config
 
     @hookimpl
-    def global_config_stop(self) -> None:
+    def global_config_stop(self, global_config: GlobalConfig) -> None:
         """From here on there is none."""
-        self._config = None
+        if self._config is global_config:
+            self._config = None
 
     async def get(self, key: str, default: Any = None) -> Any:
         """The value; the default where there is none."""

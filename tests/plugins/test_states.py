@@ -103,6 +103,17 @@ async def test_a_plain_function_uses_them_through_its_context(url: str) -> None:
         assert (await (await plain.add_task()).wait_result(10)).returning == 1
 
 
+async def test_two_running_applications_cannot_share_the_plugin(caplog: pytest.LogCaptureFixture) -> None:
+    states = StatesPlugin()
+    async with QueueTasks("first", url="memory://", plugins=[states]) as first:
+        async with QueueTasks("second", url="memory://", plugins=[states]) as second:
+            assert "is in use by another application" in caplog.text
+            await states.set("whose", "the first one's")
+            assert await second.global_config.get_all("states:default") == {}
+        assert await states.get("whose") == "the first one's"
+        assert await first.global_config.get_all("states:default") == {"whose": "the first one's"}
+
+
 async def test_outside_of_a_started_application_it_says_so() -> None:
     states = StatesPlugin()
     with pytest.raises(NotStartedError, match="while the application is started"):
