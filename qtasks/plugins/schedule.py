@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -28,7 +28,7 @@ NAME: Final = "schedule"
 NAMESPACE: Final = UUID("2d0aee4c-8d0e-5a0e-9f0c-0b6c3f5a7d11")
 """Of the uuids of scheduled tasks."""
 LATE = 60.0
-"""Seconds by which a time may be late and is not missed yet, for `catch_up="skip"`."""
+"""Seconds by which a time may be late and is not missed yet, for `catch_up="skip"`; and by which clocks may differ."""
 LOOK = 30.0
 """Seconds after which the clock is looked at again at the latest: it may have been set."""
 AGAIN = 1.0
@@ -56,6 +56,14 @@ class _Scheduled:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     catch_up: CatchUp = "one"
     most: int = 100
+
+    def _check(self) -> None:
+        if self.catch_up not in get_args(CatchUp):
+            raise TaskDeclarationError(
+                f"catch_up is one of {', '.join(get_args(CatchUp))}, not {self.catch_up!r}"
+            )
+        if self.most < 1:
+            raise TaskDeclarationError(f"most is at least 1, not {self.most!r}")
 
     def after(self, moment: float) -> float | None:
         """The first time after a moment (Unix seconds), the same from wherever one looks; `None` if there is none."""
@@ -90,12 +98,13 @@ class Every(_Scheduled):
     """Times that lie `seconds` apart, counted from 1970-01-01 UTC, so that all workers mean the same ones.
 
     Raises:
-        TaskDeclarationError: the interval is not usable.
+        TaskDeclarationError: the interval or an option is not usable.
     """
 
     seconds: float
 
     def __post_init__(self) -> None:
+        self._check()
         if not 0.01 <= self.seconds < math.inf:
             raise TaskDeclarationError(f"an interval is at least 0.01 seconds, not {self.seconds!r}")
 
@@ -118,13 +127,14 @@ class Cron(_Scheduled):
         tz: the IANA name of the time zone that it is read in.
 
     Raises:
-        TaskDeclarationError: the expression or the zone is not valid.
+        TaskDeclarationError: the expression, the zone or an option is not valid.
     """
 
     expression: str
     tz: str = "UTC"
 
     def __post_init__(self) -> None:
+        self._check()
         try:
             self.after(0.0)
         except ImportError as error:
@@ -203,6 +213,7 @@ class Job:
         # The name of a task may have colons: with one in the key, two schedules could be called the same.
         self.name = f"{task}:{schedule.key.replace('%', '%25').replace(':', '%3A')}"
         self.next = 0.0
+        self._warned = False
 
     async def look(self) -> None:
         """Adds what is due by now, and finds out when to look again."""
@@ -214,6 +225,13 @@ class Job:
             # Times before the first start of the schedule are nobody's.
             await self.app.global_config.set(NAME, self.name, now, if_version=0)
             last = now
+        if last > now + LATE and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s is done for the next %.0f s by this clock: until then nothing is added. Some worker's clock is or "
+                "was wrong; if this one is right, delete the mark: app.global_config.delete(%r, %r)",
+                self.name, last - now, NAME, self.name,
+            )  # fmt: skip
         for tick in self.schedule.missed(last, now):
             await self._add(tick, now)
         latest = self.schedule._latest(last, now, 1)

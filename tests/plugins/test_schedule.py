@@ -156,6 +156,8 @@ def test_no_two_schedules_have_the_same_name() -> None:
         (lambda: Cron(expression="* * * * *", tz="Mars/Olympus"), "'Mars/Olympus' is not a time zone"),
         (lambda: Cron(expression="* * * * *", tz="../etc"), "is not a time zone"),
         (lambda: Every(seconds=0), "an interval is at least"),
+        (lambda: Every(seconds=1, catch_up="al"), "catch_up is one of skip, one, all, not 'al'"),
+        (lambda: Cron(expression="* * * * *", catch_up="all", most=0), "most is at least 1, not 0"),
     ],
 )
 def test_a_wrong_schedule_is_told_at_once(make: Any, message: str) -> None:
@@ -277,6 +279,27 @@ async def test_clocks_that_differ(app: QueueTasks) -> None:
             clock.now = START + second + skew
             await worker.look()
     assert await ticks(app) == [f"00:{second}" for second in ("10", "20", "30", "40", "50")] + ["01:00"]
+
+
+async def test_a_clock_that_was_far_ahead_is_told_of_and_can_be_mended(
+    app: QueueTasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock(app, START)
+    wrong, right = job(app), job(app)
+    await wrong.look()
+    clock.now = START + 86_400 * 365
+    await wrong.look()
+    clock.now = START + 15
+    await right.look()
+    right.next = 0.0
+    await right.look()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "qtasks.schedule"]
+    assert f"app.global_config.delete('schedule', {right.name!r})" in line
+    assert await app.global_config.delete("schedule", right.name)
+    for second in (16, 21):
+        right.next, clock.now = 0.0, START + second
+        await right.look()
+    assert "00:20" in await ticks(app)
 
 
 async def test_times_before_the_first_start_are_nobodys_and_missed_ones_go_by_the_policy(
