@@ -55,7 +55,11 @@ for index = 1, #queues do
   end
 end
 -- A worker that was shown only what cannot run looks again at once instead of going to rest.
-if looked == 0 then reply[1] = rest_until_due(ARGV[5], ARGV[1]) end
+if looked == 0 then
+  reply[1] = rest_until_due(ARGV[5], ARGV[1])
+elseif n == 2 then
+  reply[1] = '0'
+end
 commit()
 raise_epoch()
 return reply
