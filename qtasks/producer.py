@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from qtasks.tracing import Part
 
 
+TRIES = 3
+"""How often a task is offered whose unique key another one had that is not there any more when it is looked for."""
+
+
 class Prepared(NamedTuple):
     """A task that passed the producer triggers and is ready to be stored."""
 
@@ -158,7 +162,7 @@ class Producer:
             raise
         return await self.store(prepared)
 
-    async def store(self, prepared: Sequence[Prepared]) -> list[Task | QTasksError]:
+    async def store(self, prepared: Sequence[Prepared], *, tries: int = TRIES) -> list[Task | QTasksError]:
         """As `add`, for tasks that passed the triggers."""
         if not prepared:
             return []
@@ -172,7 +176,7 @@ class Producer:
         results: list[Task | QTasksError] = []
         for item, verdict in zip(prepared, verdicts, strict=True):
             if verdict.kind is not Added.ADDED:
-                results.append(await self._not_added(item, verdict))
+                results.append(await self._not_added(item, verdict, tries))
             elif item.trace is None:
                 results.append(await self.announce(item))
             else:
@@ -191,7 +195,7 @@ class Producer:
         await tracer.end(trace, item.record.available_at)
         return task
 
-    async def _not_added(self, item: Prepared, verdict: AddVerdict) -> Task | QTasksError:
+    async def _not_added(self, item: Prepared, verdict: AddVerdict, tries: int) -> Task | QTasksError:
         record = item.record
         if item.trace is not None:
             self._app.tracer.drop(item.trace)
@@ -207,8 +211,13 @@ class Producer:
                 )
         existing = await self._app.get(verdict.uuid)
         if existing is None and verdict.kind is Added.EXISTS:
+            if tries == 1:
+                return QTasksError(
+                    f"task {verdict.uuid}, which has the unique key {record.unique_key!r}, cannot be read; "
+                    "nothing was stored"
+                )
             # The task that had the unique key is gone since, so this one can be stored.
-            return (await self.store([item._replace(trace=None)]))[0]
+            return (await self.store([item._replace(trace=None)], tries=tries - 1))[0]
         return existing if existing is not None else self._task(record)
 
     async def announce(self, item: Prepared) -> Task:

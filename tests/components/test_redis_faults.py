@@ -24,7 +24,7 @@ from qtasks.components.primitives import (
     SettleVerdict,
     Start,
 )
-from qtasks.errors import FatalError, InvalidNameError, TransientError
+from qtasks.errors import FatalError, InvalidNameError, QTasksError, TransientError
 from qtasks.schemas import TaskStatusEnum
 from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer, flavours
@@ -475,6 +475,34 @@ async def test_an_index_that_names_an_entry_of_another_queue(server):
         assert {handle.uuid for handle, _ in started} == {task.uuid for task in others}
         sizes = await broker.size()
         assert (sizes["first"].delayed, sizes["second"].ready) == (1, 0)
+
+
+async def test_a_worker_that_met_only_what_cannot_run_is_told_of_work(server):
+    """Its claim left no word, for it was not empty: it does so before it rests."""
+    async with opened(server.url()) as (broker, storage, _, _):
+        await broker.wait_for_work(QUEUE, 0.0)
+        over = record()
+        await broker.add_and_push([over], None)
+        await storage.cancel_many([over.uuid], "no", expires_at=time.time() + 60)
+        assert await broker.claim_and_start(5, QUEUE, "me", 30.0) == []
+        resting = asyncio.create_task(broker.wait_for_work(QUEUE, 60.0))
+        await asyncio.sleep(0)
+        await broker.add_and_push([record()], None)
+        await asyncio.wait_for(resting, 10)
+        assert len(await broker.claim_and_start(5, QUEUE, "me", 30.0)) == 1
+
+
+async def test_a_unique_key_whose_task_is_damaged_does_not_hold_up_who_asks_for_it(server):
+    """It is told, and nothing is stored."""
+    app = QueueTasks("app", server.url())
+    async with app:
+        task = await app.add_task("work", unique_key="one")
+        with server.client(db=app.broker.link.target.db) as client:
+            value = client.hget(key("rec"), task.uuid.bytes)
+            client.hset(key("rec"), task.uuid.bytes, value[:-4])
+        with pytest.raises(QTasksError, match="cannot be read"):
+            await app.add_task("work", unique_key="one")
+        assert (await app.storage.counts())["new"] == 1
 
 
 def test_scores_are_exact():
