@@ -35,6 +35,8 @@ NAME: Final = "qtasks.trace:"
 """The parts of a trace are kept in the global config under this name and the uuid."""
 LIMIT: Final = 1000
 """Calls that are kept of one part."""
+PUT_BACK: Final = 20
+"""Deliveries that were put back of which a trace keeps the part: a task may wait long, for a limit or a group."""
 REJECTED: Final = "rejected"
 """The outcome of a delivery whose result came from another one."""
 LINGER: Final = 5.0
@@ -127,6 +129,9 @@ class Tracer:
         accepted = part.about.setdefault("outcome", str(settle.outcome)) != REJECTED
         expires_at = settle.changes.get("expires_at") if accepted else None
         if expires_at is None:
+            if settle.outcome == "release":
+                # The last ones are kept: each writes over the part of the one that was so many deliveries before.
+                part.key = f"put back.{settle.handle.epoch % PUT_BACK}"
             due = settle.changes.get("available_at") or 0.0
             await self._write(part, max(0.0, due - self._app.clock()) + self._open_ttl())
             return

@@ -16,6 +16,7 @@ from qtasks.inmemory import memory_app, run_until_idle, set_clock
 from qtasks.plugins.encryption import EncryptionPlugin
 from qtasks.testing import VirtualClock
 from qtasks.trace import LONGEST, MOST, REDACTED, Change, Trace, TraceRecorder
+from qtasks.tracing import PUT_BACK
 from tests.app.conftest import MakeApp
 
 
@@ -114,6 +115,22 @@ async def test_control_flow_is_traced() -> None:
     assert [part.outcome for part in found.parts] == ["", "release", "cancel"]
     errors = [call.error for call in found.calls if call.plugin == "Gate"]
     assert [str(error).partition(":")[0] for error in errors] == ["TaskDefer", "TaskCancelError"]
+
+
+async def test_of_a_task_that_is_put_back_again_and_again_the_last_parts_are_kept(make_app: MakeApp) -> None:
+    class Gate:
+        waits = 50
+
+        @hookimpl
+        def worker_execute_before(self):
+            self.waits -= 1
+            if self.waits >= 0:
+                raise TaskDefer(0.001)
+
+    found = await traced(declared(make_app(plugins=[Gate()])))
+    began = [part.began for part in found.parts]
+    assert [part.outcome for part in found.parts] == ["", *["release"] * PUT_BACK, "success"]
+    assert began == sorted(began)
 
 
 async def test_only_what_is_asked_for_is_traced(make_app: MakeApp) -> None:
