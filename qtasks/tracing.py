@@ -36,7 +36,7 @@ NAME: Final = "qtasks.trace:"
 LIMIT: Final = 1000
 """Calls that are kept of one part."""
 PUT_BACK: Final = 20
-"""Deliveries that were put back of which a trace keeps the part: a task may wait long, for a limit or a group."""
+"""Deliveries that were put back of which a trace keeps parts, at most: a task may wait long, for a limit or a group."""
 REJECTED: Final = "rejected"
 """The outcome of a delivery whose result came from another one."""
 LINGER: Final = 5.0
@@ -130,7 +130,7 @@ class Tracer:
         expires_at = settle.changes.get("expires_at") if accepted else None
         if expires_at is None:
             if settle.outcome == "release":
-                # The last ones are kept: each writes over the part of the one that was so many deliveries before.
+                # Some are kept, the last one always: epochs are counted for all tasks together.
                 part.key = f"put back.{settle.handle.epoch % PUT_BACK}"
             due = settle.changes.get("available_at") or 0.0
             await self._write(part, max(0.0, due - self._app.clock()) + self._open_ttl())

@@ -117,7 +117,7 @@ async def test_control_flow_is_traced() -> None:
     assert [str(error).partition(":")[0] for error in errors] == ["TaskDefer", "TaskCancelError"]
 
 
-async def test_of_a_task_that_is_put_back_again_and_again_the_last_parts_are_kept(make_app: MakeApp) -> None:
+async def test_of_a_task_that_is_put_back_again_and_again_a_few_parts_are_kept(make_app: MakeApp) -> None:
     class Gate:
         waits = 50
 
