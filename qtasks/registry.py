@@ -34,14 +34,18 @@ def check_name(name: str, what: str, pattern: re.Pattern[str] = NAME) -> str:
     Raises:
         InvalidNameError: it is outside its grammar, which the message gives.
     """
-    if not isinstance(name, str) or not _matches(pattern.pattern, name):
-        raise InvalidNameError(f"{what} {name!r} is not valid: it must match {pattern.pattern}")
+    try:
+        _check_match(pattern.pattern, name)
+    except (TypeError, ValueError):
+        raise InvalidNameError(f"{what} {name!r} is not valid: it must match {pattern.pattern}") from None
     return name
 
 
+# It raises, so that only names are kept: anything else may be of any size.
 @lru_cache(maxsize=1024)
-def _matches(pattern: str, name: str) -> bool:
-    return re.fullmatch(pattern, name) is not None
+def _check_match(pattern: str, name: str) -> None:
+    if re.fullmatch(pattern, name) is None:
+        raise ValueError
 
 
 def declare(func: Callable[..., Any], name: str | None, options: Mapping[str, Any]) -> TaskExecSchema:

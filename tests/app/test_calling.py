@@ -11,6 +11,7 @@ import pytest
 
 from qtasks.app import QueueTasks
 from qtasks.components.memory import MemoryBroker, MemoryGlobalConfig, MemorySpace, MemoryStorage
+from qtasks.components.primitives import QueueSize
 from qtasks.context import TaskContext, current_task
 from qtasks.errors import (
     BulkAddError,
@@ -22,6 +23,7 @@ from qtasks.errors import (
     TaskNotFoundError,
     UuidConflictError,
 )
+from qtasks.registry import _check_match, check_name
 from qtasks.schemas import TaskRecord, TaskRequest, TaskStatusEnum
 from tests.app.conftest import MakeApp, working
 
@@ -85,16 +87,27 @@ async def test_what_is_refused_leaves_nothing(
         assert await app.broker.size() == {}
 
 
+def test_what_is_no_name_is_not_kept() -> None:
+    """A client may send anything, of any size; the names that were seen are remembered."""
+    check_name("a-name", "queue name")
+    kept = _check_match.cache_info().currsize
+    for wrong in ("", "a b", "x" * 1_000_000, "a\n", b"bytes", None, 1, ["list"]):
+        with pytest.raises(InvalidNameError, match="queue name"):
+            check_name(wrong, "queue name")  # type: ignore[arg-type]
+    assert _check_match.cache_info().currsize == kept
+
+
 async def test_adding_again_with_the_same_uuid_is_idempotent(app: QueueTasks) -> None:
     uuid = uuid4()
     async with app:
         first = await app.add_task("any", args=(1,), uuid=uuid)
         again = await app.add_task("any", args=(1,), uuid=uuid)
         assert again == first
+        assert await app.add_task("any", args=(1,), uuid=uuid, queue="another") == first
         with pytest.raises(UuidConflictError, match=str(uuid)):
             await app.add_task("any", args=(2,), uuid=uuid)
         assert len((await app.get_all())[0]) == 1
-        assert (await app.broker.size())["default"].ready == 1
+        assert await app.broker.size() == {"default": QueueSize(ready=1)}
 
 
 async def test_a_unique_key_gives_the_task_that_stands(app: QueueTasks) -> None:
