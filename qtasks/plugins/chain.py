@@ -166,15 +166,25 @@ class Started:
 
         Raises:
             ResultTimeoutError: it did not end in time (seconds); it goes on.
+            TaskNotFoundError: what ended it is not there any more.
         """
         end = None if timeout is None else time.monotonic() + timeout
+        ended: Task | None = None
         for uuid in self.steps:
             # A step is stored with the result of the one before it, so there is something to wait for.
             left = None if end is None else max(0.0, end - time.monotonic())
-            task = await self._app.wait_result(uuid, left)
-            if task.status != "success":
+            try:
+                ended = await self._app.wait_result(uuid, left)
+            except TaskNotFoundError:
+                ended = None  # kept for less long than the chain took: the steps after it know more
+                continue
+            if ended.status != "success":
                 break
-        return task
+        if ended is None:
+            raise TaskNotFoundError(
+                f"the task that ended the run {self.uuid} of a chain is not there any more"
+            )
+        return ended
 
 
 def identity(run: UUID, at: int | str, member: int = 0) -> UUID:

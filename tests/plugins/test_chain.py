@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from qtasks import QueueConfig, QueueTasks, TaskCancelError
+from qtasks import QueueConfig, QueueTasks, TaskCancelError, TaskNotFoundError
 from qtasks.plugins import chain as module
 from qtasks.plugins.chain import Chain, ChainPlugin, chain, group, identity, step
 from qtasks.plugins.unique import Unique, UniquePlugin
@@ -180,6 +180,23 @@ async def test_a_member_that_never_ran_does_not_hold_the_join_up(app: QueueTasks
         await app.wait_result(identity(started.uuid, 0, 0), 20)
         await app.cancel(identity(started.uuid, 0, 1))
         assert (await started.wait_result(20)).returning == [1, None, 0]
+
+
+async def test_a_chain_outlives_the_records_of_its_steps() -> None:
+    app = QueueTasks(url="memory://", plugins=[ChainPlugin()])
+
+    @app.task(name="count")
+    async def count(number: int = 0) -> int:
+        return number + 1
+
+    async with app:
+        started = await chain(step(count), step(count), step(count)).start(app)
+        await app.serve(until_idle=True)
+        await app.delete(started.steps[:2])
+        assert (await started.wait_result(20)).returning == 3
+        await app.delete(started.steps[2:])
+        with pytest.raises(TaskNotFoundError, match=f"the run {started.uuid} of a chain"):
+            await started.wait_result(20)
 
 
 async def test_a_member_that_is_not_there_any_more(app: QueueTasks, monkeypatch: pytest.MonkeyPatch) -> None:
