@@ -20,12 +20,21 @@ def digest(value: Any, config: QueueConfig) -> str:
     """
     secret = config.digest_key
     key = b"" if secret is None else hashlib.blake2b(secret.get_secret_value().encode()).digest()
-    text = json.dumps(value, sort_keys=True, default=_plain)
+    text = json.dumps(_plain(value), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=20, key=key).hexdigest()
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_name(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     # A set has no order of its own, and would differ from process to process.
     if isinstance(value, set | frozenset):
-        return sorted(value, key=lambda item: json.dumps(item, sort_keys=True, default=_plain))
-    return to_jsonable_python(value)
+        return sorted(map(_plain, value), key=lambda item: json.dumps(item, sort_keys=True))
+    return to_jsonable_python(value, inf_nan_mode="constants", bytes_mode="base64")
+
+
+def _name(key: Any) -> str:
+    """The key of a dict as it is in JSON: numbers and uuids, say, are texts there."""
+    return key if isinstance(key, str) else str(next(iter(to_jsonable_python({key: None}))))

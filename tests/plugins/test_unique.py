@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -175,6 +176,13 @@ def test_a_parameter_without_a_name_is_not_taken_for_a_keyword_of_that_name() ->
 def test_other_values_have_another_key(a: Any, b: Any) -> None:
     plain = [sorted(value) if isinstance(value, set) else value for value in (a, b)]
     assert (digest(a, CONFIG) == digest(b, CONFIG)) == (plain[0] == plain[1])
+
+
+def test_keys_of_dicts_count_as_they_are_in_json() -> None:
+    one = UUID(int=1)
+    assert digest({1: "a", "b": {one: 2}}, CONFIG) == digest({"b": {str(one): 2}, "1": "a"}, CONFIG)
+    assert digest({1: "a", "b": 2}, CONFIG) != digest({2: "a", "b": 2}, CONFIG)
+    assert digest(b"\xff", CONFIG) != digest(b"\xfe", CONFIG)
 
 
 def test_a_set_has_one_key_in_all_processes() -> None:
