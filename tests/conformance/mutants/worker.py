@@ -144,7 +144,7 @@ class _(Worker):
 @mutant("runs the last deliveries beside others", "WORKER-55")
 class _(Worker):
     async def _run_alone(self, *claimed):
-        await self._run_one(*claimed)
+        return await self._run_one(*claimed)
 
 
 @mutant("never sweeps", "WORKER-11")
@@ -186,8 +186,9 @@ class _(Restorer):
 @mutant("counts a retry and a release as runs that ended", "WORKER-59")
 class _(Worker):
     async def _run_one(self, *claimed):
-        await super()._run_one(*claimed)
+        run = await super()._run_one(*claimed)
         self.executed["success"] = self.executed.get("success", 0) + 1
+        return run
 
 
 # --- Ends --------------------------------------------------------------------------------------------
