@@ -135,10 +135,12 @@ def origin(found: dict[str, Any]) -> str:
     )
     failed = [session for session in found["sessions"] if session["error"]]
     size = found["size"]
+    # Of a run that was cut short only the repetitions that it began count.
+    repeated = 1 + max((session["repetition"] for session in found["sessions"]), default=-1)
     return (
         f"{found['began']}: {machine['cores']} cores of {machine['cpu']}, {machine['system']}, {machine['python']}, "
         f"{machine['server']} without persistence; {size['plan']['tasks']:,} waiting tasks, medians of "
-        f"{size['repeat']} repetitions, {len(found['sessions'])} sessions of which {len(failed)} gave "
+        f"{repeated} of {size['repeat']} repetitions, {len(found['sessions'])} sessions of which {len(failed)} gave "
         f"no figure.\n\n{versions}."
     )
 
