@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import inspect
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes, leaving_at_once
+from qtasks.cli.locate import import_here
 from qtasks.cli.report import show_report
 from qtasks.cli.session import Json, session, show_json
 from qtasks.cli.stores import PARTS, Stores, stores_at
@@ -148,17 +148,8 @@ def _with_checks(jobs: list[Job], suites: dict[str, type[Suite]], only: set[str]
 
 def _factory(kind: str, spec: str) -> Callable[..., Any]:
     """What a `module:function` names, looked up from the current folder."""
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
     module_name, _, attribute = spec.partition(":")
-    try:
-        with leaving_at_once():
-            found: Any = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        raise CommandError(
-            f"cannot import {module_name!r}: {type(error).__name__}: {error}", Code.USAGE
-        ) from error
+    found: Any = import_here(module_name)
     for part in attribute.split(".") if attribute else ():
         if not hasattr(found, part):
             raise CommandError(f"{module_name!r} has no {attribute!r}", Code.USAGE)

@@ -8,6 +8,7 @@ import sys
 import tomllib
 import traceback
 from pathlib import Path
+from types import ModuleType
 
 import typer
 
@@ -36,6 +37,25 @@ def spec_of(given: str | None) -> str:
     return spec
 
 
+def import_here(module_name: str, wanted: str = "") -> ModuleType:
+    """Imports a module, with the current folder first on the path.
+
+    Parameters:
+        wanted: what it is for, said in the error.
+
+    Raises:
+        CommandError: it cannot be imported.
+    """
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        with leaving_at_once():
+            return importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise CommandError(f"cannot import {module_name!r}{wanted}: {_where(error)}", Code.USAGE) from error
+
+
 def load(spec: str) -> QueueTasks:
     """Imports the application, with the current folder first on the path.
 
@@ -45,17 +65,8 @@ def load(spec: str) -> QueueTasks:
     Raises:
         CommandError: it cannot be imported, or is none.
     """
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
     module_name, _, attribute = spec.partition(":")
-    try:
-        with leaving_at_once():
-            found: object = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        raise CommandError(
-            f"cannot import {module_name!r} for -A {spec}: {_where(error)}", Code.USAGE
-        ) from error
+    found: object = import_here(module_name, f" for -A {spec}")
     for part in (attribute or "app").split("."):
         try:
             found = getattr(found, part)
