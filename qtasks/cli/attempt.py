@@ -18,9 +18,8 @@ from rich.text import Text
 
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import Code, CommandError, clean, errors_as_exit_codes, run_async
-from qtasks.cli.locate import complete_task
 from qtasks.cli.session import Json, session, show_json, task_dict
-from qtasks.cli.tasks import _pair, _value
+from qtasks.cli.tasks import Args, Keywords, TaskName, _pair, _value
 from qtasks.components.task_executor import TaskExecutor
 from qtasks.context import TaskContext
 from qtasks.errors import QTasksError
@@ -81,16 +80,9 @@ class DryExecutor(TaskExecutor):
 
 def attempt(
     context: typer.Context,
-    task: Annotated[
-        str, typer.Argument(metavar="TASK", help="The name of the task.", autocompletion=complete_task)
-    ],
-    args: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARG]...", help="Its arguments: JSON, or else text.")
-    ] = None,
-    kw: Annotated[
-        list[str] | None,
-        typer.Option("-k", "--kw", metavar="NAME=VALUE", help="A keyword argument; may be repeated."),
-    ] = None,
+    task: TaskName,
+    args: Args = None,
+    kw: Keywords = None,
     without: Annotated[
         list[str] | None,
         typer.Option(metavar="PLUGIN", help="Show what is different without this plugin; may be repeated."),

@@ -17,6 +17,16 @@ from qtasks.components.stats import InspectStats
 from qtasks.schemas import Task, TaskStatusEnum
 
 Uuid = Annotated[UUID, typer.Argument(metavar="UUID", help="The uuid of the task.")]
+TaskName = Annotated[
+    str, typer.Argument(metavar="TASK", help="The name of the task.", autocompletion=complete_task)
+]
+Args = Annotated[
+    list[str] | None, typer.Argument(metavar="[ARG]...", help="Its arguments: JSON, or else text.")
+]
+Keywords = Annotated[
+    list[str] | None,
+    typer.Option("-k", "--kw", metavar="NAME=VALUE", help="A keyword argument; may be repeated."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -33,16 +43,9 @@ def add_to(cli: typer.Typer) -> None:
 
 def add(
     context: typer.Context,
-    task: Annotated[
-        str, typer.Argument(metavar="TASK", help="The name of the task.", autocompletion=complete_task)
-    ],
-    args: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARG]...", help="Its arguments: JSON, or else text.")
-    ] = None,
-    kw: Annotated[
-        list[str] | None,
-        typer.Option("-k", "--kw", metavar="NAME=VALUE", help="A keyword argument; may be repeated."),
-    ] = None,
+    task: TaskName,
+    args: Args = None,
+    kw: Keywords = None,
     queue: Annotated[str | None, typer.Option(help="The queue; else the one that the task declares.")] = None,
     priority: Annotated[int | None, typer.Option(help="Lower runs first, -128 to 127.")] = None,
     delay: Annotated[float | None, typer.Option(help="Seconds before it may run.")] = None,
