@@ -1,4 +1,4 @@
-"""The Worker component: claims tasks into a local queue and runs them in long-lived subworkers."""
+"""The Worker component: its life, the subworkers that run what was claimed, and what others ask it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
-from qtasks._failpoints import hit
 from qtasks.components.base import Component
 from qtasks.components.primitives import DeliveryHandle, QueueSize, Settle
-from qtasks.components.worker.backoff import Backoff
+from qtasks.components.worker.claimer import Claimer
 from qtasks.components.worker.finisher import Finisher
 from qtasks.components.worker.keeper import Keeper
 from qtasks.components.worker.outcome import Ended, error_model, release_settle, terminal_settle, traceback_of
@@ -32,16 +31,10 @@ log = logging.getLogger("qtasks.worker")
 Own: TypeAlias = asyncio.Task[Any] | None
 """The asyncio task of a subworker."""
 
-IDLE_WAIT = 1.0
-"""Seconds that a claim loop waits for a hint at most."""
 TEND = 1.0
 """Seconds between two looks at cancel requests, the rate and the local queue."""
 YIELD_EVERY = 16
 """Tasks that a subworker runs before it lets the others have the loop."""
-MEASURE_TIME = 0.05
-"""Seconds over which the rate for the prefetch is measured."""
-PREFETCH_TIME = 0.02
-"""Seconds of work that are claimed ahead."""
 STALL = 10.0
 """Seconds after which a claim or a settle without an answer is reported."""
 STOPPING = 2.0
@@ -58,6 +51,7 @@ class Worker(Component):
     Attributes:
         owner: 64 random bits that name this worker in every token.
         executed: deliveries that ended here, by outcome.
+        ended: runs that ended here, whatever became of them.
     """
 
     app: QueueTasks
@@ -68,6 +62,7 @@ class Worker(Component):
         self._queues = tuple(queues) if queues is not None else None
         self.owner = secrets.token_hex(8)
         self.executed: dict[str, int] = {}
+        self.ended = 0
         self.running = False
 
     @property
@@ -107,9 +102,6 @@ class Worker(Component):
         # By epoch: no two deliveries of an app share one, and an integer hashes fast.
         self._held: dict[int, DeliveryHandle] = {}
         self._slots: dict[int, Slot] = {}
-        self._consumed = asyncio.Event()
-        self._consumed.set()
-        self._hint: asyncio.Task[None] | None = None
         self._idle: deque[asyncio.Future[None]] = deque()
         self._waking = False
         self._busy = 0
@@ -117,21 +109,15 @@ class Worker(Component):
         self._solo = asyncio.Lock()
         self._alone = asyncio.Event()
         self._alone.set()
-        self._claimed = asyncio.Event()
-        self._claimed.set()
-        self._room = asyncio.Event()
         self._work = asyncio.Event()
-        self._rate = 0.0
-        self._ended = self._measured = 0
-        self._measured_at = time.monotonic()
-        self._claim_began: float | None = None
-        self._claiming = True
+        self.ended = 0
         self.started_at = self.clock()
         self.loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[None] = self.loop.create_future()
         self.deadlines = Deadlines()
         self._tracer = self.app.tracer
         self._finisher = Finisher(self)
+        self._claimer = Claimer(self, self._finisher)
         self._keeper = Keeper(self)
         self.restorer = Restorer(self)
         self._subworkers = [self._spawn(self._subworker(), f"subworker-{i}") for i in range(self.concurrency)]
@@ -160,14 +146,10 @@ class Worker(Component):
         stop them, release what stopped, write all results, fire `worker_stop`."""
         if not self.running:
             return
-        self._claiming = False
-        self._room.set()
+        self._claimer.close_up()
         self._work.set()
-        if self._hint is not None:
-            self._hint.cancel()
         self._finisher.close_up()
-        # A claim that is under way is never cancelled: its tasks would be stuck until their lease ends.
-        await self._consumed.wait()
+        await self._claimer.ended()
         await self._cancel(self._restoring)
         self._release_buffer()
         if self._busy:
@@ -213,82 +195,31 @@ class Worker(Component):
     # --- Claiming ---------------------------------------------------------------------------
 
     async def consume(self) -> None:
-        """The claim loop: keeps the slots and a small local queue filled until the worker stops."""
-        backoff = Backoff()
-        self._consumed.clear()
-        if self._claiming:
+        """Claims, restores and tends until the worker stops."""
+        if self._claimer.open:
             self._restoring = [
                 self._spawn(self.restorer.sweep_forever(), "sweep"),
                 self._spawn(self.restorer.reconcile_forever(), "reconciler"),
                 self._spawn(self.restorer.status_forever(), "status"),
                 self._spawn(self._tend(), "tend"),
             ]
-        try:
-            while self._claiming:
-                await self._consume_once(backoff)
-        finally:
-            self._consumed.set()
+        await self._claimer.claim_forever()
 
-    async def _consume_once(self, backoff: Backoff) -> None:
-        await self._finisher.room()
-        if not self._claiming:
-            return
-        wanted = self._demand()
-        if wanted <= 0:
-            self._room.clear()
-            await self._room.wait()
-            return
-        # No await since the demand was known: a task that runs alone now waits for this claim.
-        self._claim_began = time.monotonic()
-        self._claimed.clear()
-        try:
-            claimed = await self.app.delivery.claim(wanted, self.queues, self.owner, self.config.lease)
-            if claimed:
-                hit("worker.after_claim")
-                self._take(claimed)
-            self._claim_ended()
-            backoff.reset()
-            if not claimed and self._claiming:
-                self.progressed()
-                await self._wait_for_work()
-        except TransientError as error:
-            log.warning("the backend is away, trying again: %s", error)
-            self._claim_ended()
-            await backoff.wait()
-        finally:
-            self._claim_ended()
+    @property
+    def free(self) -> int:
+        """Slots for which nothing is held here yet; negative when more was claimed ahead."""
+        return self.concurrency - self._busy - len(self._buffer)
 
-    def _claim_ended(self) -> None:
-        self._claim_began = None
-        self._claimed.set()
+    @property
+    def runs_alone(self) -> bool:
+        """Whether a task runs alone here, or is about to: nothing else is to be claimed."""
+        return self._solo.locked()
 
-    def _demand(self) -> int:
-        if self._solo.locked():
-            return 0
-        self._measure()
-        free = self.concurrency - self._busy - len(self._buffer)
-        prefetch = min(self.config.claim_batch, int(self._rate * PREFETCH_TIME))
-        return min(free + prefetch, self.config.claim_batch)
-
-    def _measure(self) -> None:
-        """Takes the rate at which tasks end; without one, nothing is claimed ahead."""
-        now = time.monotonic()
-        seconds = now - self._measured_at
-        if seconds >= MEASURE_TIME:
-            self._rate = (self._ended - self._measured) / seconds
-            self._measured, self._measured_at = self._ended, now
-
-    async def _wait_for_work(self) -> None:
-        self._hint = asyncio.create_task(self.app.broker.wait_for_work(self.queues, IDLE_WAIT))
-        await asyncio.wait([self._hint])
-        hint, self._hint = self._hint, None
-        if not hint.cancelled():
-            hint.result()
-
-    def _take(self, claimed: list[tuple[DeliveryHandle, TaskRecord]]) -> None:
+    def take(self, claimed: list[tuple[DeliveryHandle, TaskRecord]]) -> None:
+        """Takes what was claimed into the local queue."""
         for handle, _ in claimed:
             self._held[handle.epoch] = handle
-        if not self._claiming:
+        if not self._claimer.open:
             for handle, _ in claimed:
                 self._release(handle)
             return
@@ -330,13 +261,13 @@ class Worker(Component):
                 else:
                     left = await self._run_one(handle, record, own)
                 if left is not None and left.thread is not None:
-                    self._room.set()  # one that ran alone does so no longer: it is settled
+                    self._claimer.room.set()  # one that ran alone does so no longer: it is settled
                     await self._outlive(left, left.thread)
                 done += 1
                 if done % YIELD_EVERY == 0:
-                    self._room.set()
+                    self._claimer.room.set()
                     await asyncio.sleep(0)
-            self._room.set()
+            self._claimer.room.set()
             waiting: asyncio.Future[None] = self.loop.create_future()
             self._idle.append(waiting)
             await waiting
@@ -354,7 +285,7 @@ class Worker(Component):
                 while self._busy > self._outlived:
                     self._alone.clear()
                     await self._alone.wait()
-                await self._claimed.wait()
+                await self._claimer.answered()
                 self._release_buffer()
                 await self._finisher.drained()
             except asyncio.CancelledError:
@@ -393,7 +324,7 @@ class Worker(Component):
         finally:
             self._slots.pop(handle.epoch, None)
             self._busy -= 1
-            self._ended += 1
+            self.ended += 1
             if self._busy <= self._outlived:
                 self._alone.set()
         if ended is None:
@@ -473,7 +404,7 @@ class Worker(Component):
 
     def wake(self) -> None:
         """There may be work."""
-        self._room.set()
+        self._claimer.room.set()
 
     @property
     def has_more(self) -> bool:
@@ -519,7 +450,7 @@ class Worker(Component):
                 await self._ask_for_cancels(slots)
 
     def _report_stalls(self, now: float) -> None:
-        for what, began in (("claim", self._claim_began), ("settle", self._finisher.began)):
+        for what, began in (("claim", self._claimer.began), ("settle", self._finisher.began)):
             if began is not None and now - began > STALL:
                 log.warning("a %s has been waiting for the backend for %.0f s", what, now - began)
 

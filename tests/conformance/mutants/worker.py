@@ -287,7 +287,8 @@ class _(Keeper):
 
 @mutant("keeps what waits here at shutdown", "WORKER-78")
 class _(Worker):
-    def _demand(self):
+    @property
+    def free(self):
         return self.config.claim_batch - len(self._buffer)
 
     def _release_buffer(self):
