@@ -1,8 +1,8 @@
 """qtasks against its peers and against the ceiling, in one run: `python -m benchmarks`.
 
 Install what it needs first: `pip install -r benchmarks/requirements.txt`. It starts a Redis server of its own, makes
-an environment for each peer in a cache folder (`BENCH_CACHE`, else `~/.cache/qtasks-benchmarks`), and measures all of
-them in turns. Nothing else should run on the machine meanwhile.
+an environment for each contender in a cache folder (`BENCH_CACHE`, else `~/.cache/qtasks-benchmarks`), and measures all
+of them in turns. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.contenders import PEERS, Entry
+from benchmarks.contenders import OURS, PEERS, Entry
 from benchmarks.goals import goals
 from benchmarks.suite import FULL, QUICK, Run, default_path, medians
 
@@ -81,7 +81,7 @@ def main() -> None:
         return
     peers = chosen(options.peers)
     if options.install:
-        for peer in peers:
+        for peer in (OURS, *peers):
             print(peer.name, peer.python(renew=True))
         return
     size = QUICK if options.quick else FULL

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks import marks
 from benchmarks.contender import Contender, ContenderError
+from benchmarks.contenders import OURS
 from benchmarks.session import fresh, trips
 
 DRAIN = 20_000
@@ -105,8 +106,8 @@ def measure_all(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
     """The figures at each size."""
     with (
         fresh("redis") as store,
-        Contender("qtasks", sys.executable, store.url, {}) as main,
-        Contender("qtasks", sys.executable, store.url, {"queue": "aside"}) as aside,
+        Contender(OURS.module, OURS.python(), store.url, {}) as main,
+        Contender(OURS.module, OURS.python(), store.url, {"queue": "aside"}) as aside,
     ):
         backlog = Backlog(main, aside)
         backlog.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ class Entry(NamedTuple):
         delivery: what becomes of a task whose worker dies, in the settings measured here.
         record: whether a waiting task can be looked up by its id.
         asynchronous: whether its client and its tasks are coroutines; a plain function is then another workload.
-        requirements: of its environment; `None` is the environment of the benchmark itself.
+        requirements: the file in `requirements/` of its environment; `None` is that of its module's name.
         for_trips: options for round trips only.
     """
 
@@ -37,22 +36,22 @@ class Entry(NamedTuple):
 
     def python(self, *, renew: bool = False) -> str:
         """Its interpreter."""
-        return sys.executable if self.requirements is None else python_of(self.requirements, renew=renew)
+        return python_of(self.requirements or self.module, renew=renew)
 
 
 OURS = Entry("qtasks", "qtasks", record=True, asynchronous=True)
 OURS_SQLITE = Entry("qtasks, SQLite", "qtasks", store="sqlite", record=True, asynchronous=True)
-CEILING = Entry("ceiling", "ceiling", record=True)
+CEILING = Entry("ceiling", "ceiling", record=True, requirements="qtasks")
 PEERS = (
-    Entry("saq", "saq", record=True, asynchronous=True, requirements="saq", for_trips={"concurrency": 10}),
-    Entry("arq", "arq", record=True, asynchronous=True, requirements="arq"),
-    Entry("taskiq", "taskiq", asynchronous=True, requirements="taskiq"),
-    Entry("streaq", "streaq", record=True, asynchronous=True, requirements="streaq"),
-    Entry("dramatiq", "dramatiq", record=True, requirements="dramatiq"),
-    Entry("celery", "celery", delivery=AT_MOST, requirements="celery"),
-    Entry("huey", "huey", delivery=AT_MOST, requirements="huey", for_trips={"notify": True}),
+    Entry("saq", "saq", record=True, asynchronous=True, for_trips={"concurrency": 10}),
+    Entry("arq", "arq", record=True, asynchronous=True),
+    Entry("taskiq", "taskiq", asynchronous=True),
+    Entry("streaq", "streaq", record=True, asynchronous=True),
+    Entry("dramatiq", "dramatiq", record=True),
+    Entry("celery", "celery", delivery=AT_MOST),
+    Entry("huey", "huey", delivery=AT_MOST, for_trips={"notify": True}),
 )
-HUEY_SQLITE = Entry("huey, SQLite", "huey", store="sqlite", delivery=AT_MOST, requirements="huey")
+HUEY_SQLITE = Entry("huey, SQLite", "huey", store="sqlite", delivery=AT_MOST)
 ALL = (OURS, CEILING, *PEERS, OURS_SQLITE, HUEY_SQLITE)
 LOGGING: tuple[Entry, dict[str, Any]] = (OURS._replace(name="qtasks, --log-level info"), {"log": "info"})
 """qtasks with a line in the log per task, as the command line has it by default, and its options."""

@@ -18,10 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from typing import Any
 
 from benchmarks.contender import Contender, ContenderError
+from benchmarks.contenders import CEILING, OURS
 from benchmarks.peers.common import TASKS
 from benchmarks.session import Plan, fresh, measure
 
@@ -57,10 +57,9 @@ def compare(store: str, options: argparse.Namespace) -> None:
     chosen = {"plugins": options.plugins, "replace": options.replace, "config": settings(options.set)}
     print(f"{store}: {options.tasks:,} tasks `{options.task}`, results stored")
     print(f"{'':<8}" + "".join(f"{name:>15}" for name in COLUMNS))
-    rows = []
+    rows, entry = [], CEILING if options.ceiling else OURS
     for number in range(1, options.repeat + 1):
-        module = "ceiling" if options.ceiling else "qtasks"
-        with fresh(store) as made, Contender(module, sys.executable, made.url, chosen) as contender:
+        with fresh(store) as made, Contender(entry.module, entry.python(), made.url, chosen) as contender:
             rows.append(measure(contender, made, plan))
         if rows[-1]["executed"] != plan.tasks or rows[-1]["stored"] < 1:
             raise ContenderError(f"not all tasks were executed, or their results not stored: {rows[-1]}")

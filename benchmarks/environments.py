@@ -1,4 +1,4 @@
-"""An environment per peer: a virtual environment with its current release, made once and kept in a cache."""
+"""An environment per contender: a virtual environment with its current release, made once and kept in a cache."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = Path(__file__).with_name("requirements")
 
 
@@ -20,14 +22,17 @@ def cache() -> Path:
 
 
 def python_of(peer: str, *, renew: bool = False) -> str:
-    """The interpreter of a peer's environment, which is made if it is not there.
+    """The interpreter of a contender's environment, which is made if it is not there.
 
     Parameters:
         peer: the name of its file in `requirements/`.
         renew: make it anew, so that it has the release of today.
     """
-    wanted = (REQUIREMENTS / f"{peer}.txt").read_bytes()
-    mark = hashlib.sha256(wanted + sys.version.encode()).hexdigest()[:12]
+    wanted = (REQUIREMENTS / f"{peer}.txt").read_text()
+    if "-e ." in wanted.splitlines():  # this very project: an environment for each place it is in
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        wanted += f"{ROOT} {project['dependencies']}"
+    mark = hashlib.sha256(f"{wanted}{sys.version}".encode()).hexdigest()[:12]
     folder = cache() / f"{peer}-{mark}"
     python = folder / "bin" / "python"
     if renew or not (folder / "ready").exists():
@@ -37,7 +42,7 @@ def python_of(peer: str, *, renew: bool = False) -> str:
         subprocess.run(
             [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r",
              str(REQUIREMENTS / f"{peer}.txt")],
-            check=True, timeout=600,
+            cwd=ROOT, check=True, timeout=600,
         )  # fmt: skip
         (folder / "ready").touch()
     return str(python)

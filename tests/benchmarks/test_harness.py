@@ -1,6 +1,6 @@
 """The benchmark still measures: one session of qtasks, the ceiling by hand, and goals and report from given figures.
 
-The peers are left out: they need environments of their own (`python -m benchmarks`).
+The peers are left out, and qtasks runs as it is installed here: `python -m benchmarks` makes an environment for each.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pytest
 from benchmarks import marks, report
 from benchmarks.contender import Contender
 from benchmarks.contenders import ALL, CEILING, OURS, OURS_SQLITE
+from benchmarks.environments import REQUIREMENTS
 from benchmarks.goals import goals
 from benchmarks.session import Plan, fresh, measure
 from tests.support.redis_server import RedisServer
@@ -64,6 +65,14 @@ async def test_the_ceiling_speaks_the_protocol_of_today(ceiling: Any, tmp_path: 
     assert marks.read(tmp_path).count == 4
     marks.reset(tmp_path)
     assert marks.read(tmp_path).count == 0
+
+
+def test_each_contender_has_requirements_and_qtasks_is_installed_without_extras() -> None:
+    for entry in ALL:
+        path = REQUIREMENTS / f"{entry.requirements or entry.module}.txt"
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        assert lines, entry.name
+        assert (lines == ["-e ."]) == (entry in (OURS, OURS_SQLITE, CEILING)), entry.name
 
 
 FIGURES = {
