@@ -132,8 +132,8 @@ class Tracer:
             if settle.outcome == "release":
                 # Some are kept, the last one always: epochs are counted for all tasks together.
                 part.key = f"put back.{settle.handle.epoch % PUT_BACK}"
-            due = settle.changes.get("available_at") or 0.0
-            await self._write(part, max(0.0, due - self._app.clock()) + self._open_ttl())
+            delay = settle.nack.delay if settle.nack is not None else 0.0
+            await self._write(part, delay + self._open_ttl())
             return
         ttl = max(expires_at - self._app.clock(), 0.001)
         await self._write(part, ttl)

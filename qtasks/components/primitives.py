@@ -174,7 +174,9 @@ class Settle:
     Attributes:
         handle: the delivery; its token must hold the record (R4).
         outcome: how it ends.
-        changes: fields of the record with their new values; always `status` and `updated_at`.
+        changes: fields of the record with their new values; always `status` and `updated_at`. One that puts the
+            task back and names no `available_at` is due after `nack.delay`, by the storage's own clock: the worker's
+            may be wrong.
         then: records that are added in the same step, if the settle is accepted.
         nack: for RETRY and RELEASE, how the entry goes back.
     """

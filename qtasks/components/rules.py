@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from qtasks.components.primitives import DeliveryHandle, Outcome, SettleVerdict, Start
+from dataclasses import replace
+
+from qtasks.components.primitives import DeliveryHandle, Outcome, Settle, SettleVerdict, Start
 from qtasks.schemas import TaskStatusEnum
 
 STATUS_OF_OUTCOME = {
@@ -31,6 +33,17 @@ def may_start(
     if handle.epoch <= epoch:
         return Start.CONFLICT
     return Start.NOT_DUE if available_at > now else Start.STARTED
+
+
+def timed(settle: Settle, now: float) -> Settle:
+    """The settle with the time from which a task that it puts back is due.
+
+    Parameters:
+        now: Unix seconds, by the clock of the storage.
+    """
+    if settle.nack is None or "available_at" in settle.changes:
+        return settle
+    return replace(settle, changes={**settle.changes, "available_at": now + settle.nack.delay})
 
 
 def may_settle(status: TaskStatusEnum, epoch: int, owner: str, handle: DeliveryHandle) -> SettleVerdict:

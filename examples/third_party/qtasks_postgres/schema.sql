@@ -356,7 +356,11 @@ BEGIN
                 WHEN {held} AND v.state IS NOT NULL THEN v.back ELSE t.entry_deliveries END,
             restored = false
         FROM (
-            SELECT *, CASE WHEN delay > 0 THEN 1 WHEN delay <= 0 THEN 0 END AS state FROM items(p_batch)
+            SELECT n, uuid, epoch, owner, status, delay, back,
+                CASE WHEN delay > 0 THEN 1 WHEN delay <= 0 THEN 0 END AS state,
+                CASE WHEN delay IS NULL OR c ? 'available_at' THEN c
+                    ELSE c || jsonb_build_object('available_at', now + delay) END AS c
+            FROM items(p_batch)
         ) v
         WHERE t.app = p_app AND t.uuid = v.uuid AND t.status + 0 = 1 AND t.epoch = v.epoch AND t.owner = v.owner
         RETURNING v.n, t.uuid, t.status, v.delay

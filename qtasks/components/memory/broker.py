@@ -27,6 +27,7 @@ from qtasks.components.primitives import (
     Start,
     SweepReport,
 )
+from qtasks.components.rules import timed
 from qtasks.schemas import TaskRecord
 
 NO_RECORD = "the storage has no record of this task"
@@ -223,7 +224,7 @@ class MemoryBroker(Broker, Colocated):
         with self.space.lock:
             now = self.clock()
             for settle, (json, then) in zip(settles, encoded, strict=True):
-                verdict = state.records.settle(settle, json)
+                verdict = state.records.settle(timed(settle, now), json)
                 verdicts.append(verdict)
                 if verdict is SettleVerdict.REJECTED:
                     continue  # R6

@@ -22,6 +22,7 @@ from qtasks.components.primitives import (
     StartVerdict,
     Update,
 )
+from qtasks.components.rules import timed
 from qtasks.components.storage import Storage
 from qtasks.schemas import TaskRecord
 
@@ -75,8 +76,9 @@ class MemoryStorage(Storage):
         state = self._state
         verdicts: list[SettleVerdict] = []
         with self.space.lock:
+            now = self.clock()
             for settle, (json, then) in zip(settles, encoded, strict=True):
-                verdict = state.records.settle(settle, json)
+                verdict = state.records.settle(timed(settle, now), json)
                 verdicts.append(verdict)
                 if verdict is SettleVerdict.ACCEPTED:
                     for record, record_json in zip(settle.then, then, strict=True):

@@ -158,7 +158,7 @@ def _settle_round(
         verdict = verdicts[index] = may_settle(STATUS[row[2]], row[3], row[4], item.handle)
         if verdict is SettleVerdict.REJECTED:
             continue  # R6
-        names, values = _ended(item, row[8]) if verdict is SettleVerdict.ACCEPTED else ((), ())
+        names, values = _ended(item, row[8], now) if verdict is SettleVerdict.ACCEPTED else ((), ())
         if with_entries and row[5] == LEASED and row[6:8] == item.handle[1:3]:
             more, ends = _given_back(item, now)
             names, values = names + more, values + ends
@@ -174,9 +174,11 @@ def _settle_round(
         records.add(connection, context, then)
 
 
-def _ended(item: SettleRow, payload: bytes) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+def _ended(item: SettleRow, payload: bytes, now: float) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     """The columns of the record that an accepted settle sets, and their values."""
     names, values = ("status", *item.changes.columns), (item.status, *item.changes.values)
+    if item.nack is not None and "available_at" not in names:
+        names, values = (*names, "available_at"), (*values, now + item.nack.delay)
     if item.changes.payload is None:
         return names, values
     return (*names, "payload"), (*values, item.changes.patched(payload))

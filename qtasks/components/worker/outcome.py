@@ -156,11 +156,10 @@ def unwritable_settle(settle: Settle, trace: str, now: float, config: QueueConfi
 
 
 def release_settle(handle: DeliveryHandle, now: float, delay: float, *, counted: bool) -> Settle:
-    """The settle that puts a task back. `counted`: whether the delivery counts as used."""
+    """The settle that puts a task back, for `delay` seconds by the clocks of the stores. `counted`: whether the
+    delivery counts as used."""
     deliveries = handle.deliveries if counted else handle.deliveries - 1
-    changes = {
-        "status": TaskStatusEnum.NEW, "updated_at": now, "available_at": now + delay, "deliveries": deliveries,
-    }  # fmt: skip
+    changes = {"status": TaskStatusEnum.NEW, "updated_at": now, "deliveries": deliveries}
     return Settle(handle, Outcome.RELEASE, changes, nack=Nack(handle, delay, deliveries, handle.epoch))
 
 

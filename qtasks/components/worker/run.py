@@ -318,7 +318,8 @@ class Run:
     def _unknown(self, unknown: UnknownTask) -> Ended:
         handle, config, now = self.slot.handle, self.app.config, self.app.clock()
         # From when it was due: a retry or a defer moves that, a try to find the task does not.
-        if now > self.slot.record.available_at + config.missing_grace:
+        # Both times are of the storage's clock: that of this worker may be wrong.
+        if (self.slot.record.started_at or now) > self.slot.record.available_at + config.missing_grace:
             reason = f"no task is registered as {str(unknown)!r} in this worker"
             log.error("task %s is dead: %s", handle.uuid, reason)
             model = error_model(self.slot.record, reason, now, failed=False)
@@ -354,9 +355,9 @@ class Run:
         return self.thread is not None and not self.task_func.idempotent
 
     async def _retry(self, model: TaskStatusErrorSchema, delay: float) -> Ended | None:
-        uuid, app = self.slot.handle.uuid, self.app
+        uuid, app, due = self.slot.handle.uuid, self.app, model.updated_at + delay
         patch = {
-            "status": TaskStatusEnum.NEW, "attempt": model.attempt, "available_at": model.updated_at + delay,
+            "status": TaskStatusEnum.NEW, "attempt": model.attempt, "available_at": due,
             "updated_at": model.updated_at, "traceback": model.traceback, "extra": model.extra,
         }  # fmt: skip
         try:
@@ -366,9 +367,12 @@ class Run:
         except (TaskCancelError, TaskDefer, TaskRejected) as control:
             return await self._controlled(control)
         # What the protocol needs stays, also where a plugin replaced all fields.
-        times = {name: changes.get(name, patch[name]) for name in ("available_at", "updated_at")}
-        changes = {**changes, **times, "attempt": model.attempt}
-        delay = max(0.0, changes["available_at"] - model.updated_at)
+        changes = {"available_at": due, "updated_at": model.updated_at, **changes, "attempt": model.attempt}
+        if changes["available_at"] == due:
+            # No plugin chose another time: the stores add the delay, each by its own clock.
+            del changes["available_at"]
+        else:
+            delay = max(0.0, changes["available_at"] - model.updated_at)
         settle = retry_settle(self.slot.handle, changes, delay)
         return Ended(settle, self.task_func, self.task_broker, model)
 

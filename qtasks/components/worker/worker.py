@@ -111,6 +111,7 @@ class Worker(Component):
         self._alone.set()
         self._work = asyncio.Event()
         self.ended = 0
+        self._taken_at = 0.0
         self.started_at = self.clock()
         self.loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[None] = self.loop.create_future()
@@ -224,6 +225,7 @@ class Worker(Component):
                 self._release(handle)
             return
         self._buffer.extend(claimed)
+        self._taken_at = time.monotonic()
         self._wake_subworker()
 
     def _wake_subworker(self) -> None:
@@ -440,9 +442,7 @@ class Worker(Component):
         here for too long."""
         while True:
             await asyncio.sleep(min(TEND, self.config.lease / 3))
-            while (
-                self._buffer and self.clock() - (self._buffer[-1][1].started_at or 0) > self.config.lease / 10
-            ):
+            while self._buffer and time.monotonic() - self._taken_at > self.config.lease / 10:
                 self._release(self._buffer.pop()[0])
             self._report_stalls(time.monotonic())
             slots = [slot for slot in self._slots.values() if slot.stop is None]

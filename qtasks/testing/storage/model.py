@@ -121,6 +121,8 @@ class StorageMachine(Machine):
             for name, new in settle.changes.items():
                 if hasattr(row, name):
                     setattr(row, name, new)
+            if settle.nack is not None and "available_at" not in settle.changes:
+                row.available_at = self.now + settle.nack.delay
             if then is not None and then not in self.model:
                 self.model[then] = Row("then", None, self.now, self.now)
 

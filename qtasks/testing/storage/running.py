@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from uuid import uuid4
 
-from qtasks.components.primitives import DeliveryHandle, SettleVerdict, Start, StartVerdict
+from qtasks.components.primitives import DeliveryHandle, Outcome, SettleVerdict, Start, StartVerdict
 from qtasks.components.storage import Storage
 from qtasks.schemas import TaskStatusEnum
 from qtasks.testing.bench import Bench
@@ -15,6 +15,8 @@ from qtasks.testing.samples import cancel, error, handle, owner, record, release
 from qtasks.testing.storage.adding import add, bury, differences, get
 
 ACCEPTED, MINE, REJECTED = SettleVerdict.ACCEPTED, SettleVerdict.ALREADY_MINE, SettleVerdict.REJECTED
+WRONG = 1800.0
+"""Seconds by which the clock of a worker is wrong."""
 
 
 async def started(storage: Storage, epoch: int = 5, n: int = 1) -> list[DeliveryHandle]:
@@ -245,9 +247,10 @@ class Running(Suite):
 
     @check("STORAGE-32")
     async def test_a_retry(self, bench: Bench[Storage]) -> None:
-        """A retry makes the record NEW again with its attempt counted, due when the settle says.
+        """A retry makes the record NEW again with its attempt counted, due when the settle says; where it names no
+        `available_at`, after the delay of its nack by the storage's own clock, whatever the worker's shows.
 
-        If this fails, check that RETRY writes status NEW and `available_at`.
+        If this fails, check that RETRY writes status NEW and `available_at`, or else now + `nack.delay`.
         """
         storage, now = await bench.open(), bench.now()
         (token,) = await started(storage)
@@ -257,6 +260,13 @@ class Running(Suite):
         assert got.available_at == now + bench.long
         (verdict,) = await storage.start_many([token._replace(epoch=token.epoch + 1)])
         assert verdict.kind is Start.NOT_DUE, "an early redelivery finds the record not due"
+        for outcome in (Outcome.RETRY, Outcome.RELEASE):
+            (token,) = await started(storage)
+            settle = retry(token, now + WRONG, bench.long)
+            del settle.changes["available_at"]
+            assert await storage.settle_many([replace(settle, outcome=outcome)]) == [ACCEPTED]
+            got = await get(storage, token.uuid)
+            assert abs(got.available_at - now - bench.long) < WRONG / 2, "due by the storage's own clock"
 
     @check("STORAGE-33")
     async def test_then(self, bench: Bench[Storage]) -> None:

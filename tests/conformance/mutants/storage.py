@@ -73,6 +73,15 @@ class _(Records):
         return SettleVerdict.REJECTED if verdict is SettleVerdict.ALREADY_MINE else verdict
 
 
+@mutant("puts a task back by the worker's clock", "STORAGE-32")
+class _(Records):
+    def settle(self, settle, json):
+        if settle.nack is not None:
+            due = settle.changes["updated_at"] + settle.nack.delay
+            settle = replace(settle, changes={**settle.changes, "available_at": due})
+        return super().settle(settle, json)
+
+
 @mutant("runs what is not due", "STORAGE-26")
 class _(Records):
     def start(self, handle, now):

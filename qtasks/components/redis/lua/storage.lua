@@ -252,6 +252,7 @@ local function settle(i)
     local r = run_of(id)
     r.state = 'N'
     count('process', -1)
+    if nack and available == -1 then available = now + nack[1] end
     patch(id, value, r, available, started, updated, deliveries, ARGV[i + 1])
   end
   return verdict, epoch, owner, more, nack
