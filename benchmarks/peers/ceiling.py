@@ -45,19 +45,16 @@ FUNCTIONS: dict[str, Callable[..., Awaitable[Any]]] = {"empty": empty, "echo": e
 
 
 def body_of(record: bytes) -> list[Any]:
-    """The JSON of an open record."""
-    _, _, _, size = records._HEAD.unpack_from(record)
-    at = records._HEAD.size + size
-    (size,) = records._SHORT.unpack_from(record, at)
-    body: list[Any] = from_json(record[at + 2 + size :])
+    """The JSON of an open record: of one that is due at once, has no unique key, and a digest of 16 bytes."""
+    body: list[Any] = from_json(record[records._HEAD.size + records._DIGEST :])
     return body
 
 
 async def settle_args(entry: bytes, record: bytes) -> tuple[bytes, bytes]:
     """Runs one claimed task; gives what settles it."""
     uuid, _, _, _, _, epoch, *_ = wire._ENTRY.unpack(entry)
-    name, _, _, _, args, kwargs, _ = body_of(record)
-    result = await FUNCTIONS[name](*args, **kwargs)
+    name, _, *given = body_of(record)
+    result = await FUNCTIONS[name](*(given[0] if given else ()))
     now = time.time()
     changes = {
         "status": "success", "updated_at": now, "finished_at": now, "expires_at": now + TTL, "returning": result
@@ -98,10 +95,8 @@ async def work() -> dict[str, Any]:
 def addition(task: str, args: tuple[Any, ...]) -> tuple[UUID, bytes, bytes]:
     """A new task: its uuid, and what adds it."""
     uuid, now = uuid4(), time.time()
-    body = to_json([task, "default", 0, now, args, {}, {"retry": 0}])
-    digest = uuid.hex.encode()
-    part = records._PART.pack(now, len(digest)) + digest + records._SHORT.pack(0) + body
-    return uuid, wire._ADD.pack(uuid.bytes, 0, 0, 0.0), part
+    body = to_json([task, "default", args] if args else [task, "default"])
+    return uuid, wire._ADD.pack(uuid.bytes, 0, 0, 0.0), records._PART.pack(0, now, uuid.bytes) + body
 
 
 class Ceiling(Peer):

@@ -1,7 +1,8 @@
 """The form in which a record lies in Redis (lua/storage.lua tells its parts), and the way back.
 
-A record is written once as a JSON list, `[task_name, queue, priority, created_at, args, kwargs, the
-other fields that are not at their default]`; what changes later follows line by line.
+A record is written once: its times and its digest in binary, then a JSON list, `[task_name, queue, args, kwargs,
+retry, priority, the other fields that are not at their default]`, which ends with the last one that says more than
+`[], {}, 0, 0, {}`. What changes later follows line by line.
 """
 
 from __future__ import annotations
@@ -21,22 +22,23 @@ from qtasks.schemas import TaskRecord, TaskStatusEnum
 
 _log = logging.getLogger("qtasks.redis")
 
-_HEAD = struct.Struct(">cddH")
+_HEAD = struct.Struct(">c6xBd")
+_FLAGS, _DUE_LATER, _HAS_UNIQUE, _TEXT = 7, 1, 2, 4
+_DIGEST = 16
+_TIME = struct.Struct(">d")
 _SHORT = struct.Struct(">H")
 _RUN = struct.Struct(">cdIddH")
 _RES = struct.Struct(">ccBdH")
-_PART = struct.Struct(">dH")
+_PART = struct.Struct(">Bd16s")
+_PART_HEAD = struct.Struct(">Bd")
 _STATUS = {b"s": TaskStatusEnum.SUCCESS, b"e": TaskStatusEnum.ERROR, b"c": TaskStatusEnum.CANCEL}
 _STATUS_OF = {status.value: status for status in TaskStatusEnum}
 
 RECORD_FIELDS = frozenset(field.name for field in fields(TaskRecord))
-_LISTED = ("task_name", "queue", "priority", "created_at", "args", "kwargs")
-_ELSEWHERE = frozenset({"uuid", "available_at", "digest", "unique_key", "epoch", "owner", "status", *_LISTED})
-_OTHER_FIELDS = tuple(
-    field
-    for field in fields(TaskRecord)
-    if field.name not in _ELSEWHERE and field.name not in ("extra", "updated_at", "retry")
-)
+_LISTED = ("task_name", "queue", "args", "kwargs", "retry", "priority")
+_IN_BINARY = ("available_at", "created_at", "digest", "unique_key")
+_ELSEWHERE = frozenset({"uuid", "epoch", "owner", "status", "extra", "updated_at", *_LISTED, *_IN_BINARY})
+_OTHER_FIELDS = tuple(field for field in fields(TaskRecord) if field.name not in _ELSEWHERE)
 _OTHERS = tuple(field.name for field in _OTHER_FIELDS)
 _DEFAULTS = tuple(field.default for field in _OTHER_FIELDS)
 _others = attrgetter(*_OTHERS)
@@ -64,8 +66,6 @@ def encode_part(record: TaskRecord) -> bytes:
         others["updated_at"] = record.updated_at
     if record.extra:
         others["extra"] = record.extra
-    if record.retry is not None:
-        others["retry"] = record.retry
     values = _others(record)
     if values != _DEFAULTS:
         others.update(
@@ -73,24 +73,31 @@ def encode_part(record: TaskRecord) -> bytes:
             for name, value, default in zip(_OTHERS, values, _DEFAULTS, strict=True)
             if value != default
         )
-    body = _encode_list(
-        [
-            record.task_name,
-            record.queue,
-            record.priority,
-            record.created_at,
-            record.args,
-            record.kwargs,
-            others,
-        ]
-    )
-    digest = record.digest.encode()
-    unique = (record.unique_key or "").encode()
+    body = _encode_list(record, others)
+    available, created = record.available_at, record.created_at
+    raw = _raw_digest(record.digest)
+    if raw is not None and available == created and record.unique_key is None:
+        return _PART.pack(0, available, raw) + body
+    flags, more = 0, b""
+    if available != created:
+        flags, more = _DUE_LATER, _TIME.pack(created)
+    if raw is None:
+        digest = record.digest.encode()
+        flags, raw = flags | _TEXT, _SHORT.pack(len(digest)) + digest
+    more += raw
     if record.unique_key is not None:
-        unique = b"=" + unique  # an empty key is a key
-    return b"%b%b%b%b%b" % (
-        _PART.pack(record.available_at, len(digest)), digest, _SHORT.pack(len(unique)), unique, body,
-    )  # fmt: skip
+        unique = b"=" + record.unique_key.encode()  # an empty key is a key
+        flags, more = flags | _HAS_UNIQUE, more + _SHORT.pack(len(unique)) + unique
+    return _PART_HEAD.pack(flags, available) + more + body
+
+
+def _raw_digest(digest: str) -> bytes | None:
+    """A digest as its bytes; `None` for a text that is not just so many bytes in hexadecimal."""
+    try:
+        raw = bytes.fromhex(digest)
+    except ValueError:
+        return None
+    return raw if len(raw) == _DIGEST and raw.hex() == digest else None
 
 
 def encode_token(record: TaskRecord) -> bytes:
@@ -103,23 +110,36 @@ def encode_token(record: TaskRecord) -> bytes:
     return _RUN.pack(state, record.epoch, record.deliveries, started, record.updated_at, len(owner)) + owner
 
 
-def _encode_list(values: list[Any]) -> bytes:
-    others = values[6]
-    if type(values[4]) is Encoded or type(values[5]) is Encoded or Encoded in set(map(type, others.values())):
-        values = values[:6]
-        return b"[%b,%b]" % (b",".join([encode(value) for value in values]), encode_object(others))
+def _encode_list(record: TaskRecord, others: dict[str, Any]) -> bytes:
+    values: list[Any] = [
+        record.task_name, record.queue, record.args, record.kwargs, record.retry, record.priority,
+    ]  # fmt: skip
+    if others:
+        values.append(encode_object(others) if Encoded in map(type, others.values()) else others)
+    elif record.priority == 0:
+        del values[_told(record) :]
+    if Encoded in map(type, values):
+        return b"[%b]" % b",".join([encode(value) for value in values])
     return encode(values)
 
 
-def encode_object(values: Mapping[str, Any]) -> bytes:
+def _told(record: TaskRecord) -> int:
+    """How many values its list has, where it has nothing after `retry`."""
+    if record.retry != 0:
+        return 5
+    return 4 if record.kwargs else 3 if record.args else 2
+
+
+def encode_object(values: Mapping[str, Any]) -> Encoded:
     """A JSON object of which some values may be JSON already.
 
     Raises:
         EncodeError: a value has no JSON form.
     """
-    if Encoded not in set(map(type, values.values())):
+    if Encoded not in map(type, values.values()):
         return encode(values)
-    return b"{%b}" % b",".join([b"%b:%b" % (encode(name), encode(value)) for name, value in values.items()])
+    pairs = [b"%b:%b" % (encode(name), encode(value)) for name, value in values.items()]
+    return Encoded(b"{%b}" % b",".join(pairs))
 
 
 def encode_lines(changes: Mapping[str, Any]) -> tuple[tuple[float, float, float, float], bytes]:
@@ -176,27 +196,45 @@ def decode_open(uuid: UUID, value: bytes) -> TaskRecord:
 
 
 def _decode_body(uuid: UUID, value: bytes, end: int) -> TaskRecord:
-    magic, _, available_at, size = _HEAD.unpack_from(value)
-    if magic != b"R":
+    magic, flags, available_at = _HEAD.unpack_from(value)
+    if magic != b"R" or flags > _FLAGS:
         raise ValueError("it does not begin as a record does")
-    at = _HEAD.size + size
-    digest = value[_HEAD.size : at].decode()
-    (size,) = _SHORT.unpack_from(value, at)
-    at += 2 + size
-    unique = value[at - size : at].decode()
+    at, created_at, digest, unique_key = _HEAD.size, available_at, "", None
+    if flags & _DUE_LATER:
+        (created_at,) = _TIME.unpack_from(value, at)
+        at += _TIME.size
+    if flags & _TEXT:
+        data, at = _text(value, at)
+        digest = data.decode()
+    else:
+        digest = value[at : at + _DIGEST].hex()
+        at += _DIGEST
+    if flags & _HAS_UNIQUE:
+        data, at = _text(value, at)
+        unique_key = data[1:].decode()
     lines = value[at:end].split(b"\n") if value.find(b"\n", at, end) >= 0 else (value[at:end],)
-    task_name, queue, priority, created_at, args, kwargs, others = decode(lines[0])
+    listed = decode(lines[0])
+    if type(listed) is not list:
+        raise ValueError("its list is none")
+    count = len(listed)
     record = TaskRecord(
-        uuid=uuid, task_name=task_name, queue=queue, priority=priority, args=tuple(args), kwargs=kwargs,
-        created_at=created_at, updated_at=created_at, available_at=available_at, digest=digest,
-        unique_key=unique[1:] if unique else None,
+        uuid=uuid, task_name=listed[0], queue=listed[1], args=tuple(listed[2]) if count > 2 else (),
+        kwargs=listed[3] if count > 3 else {}, retry=listed[4] if count > 4 else 0,
+        priority=listed[5] if count > 5 else 0, created_at=created_at, updated_at=created_at,
+        available_at=available_at, digest=digest, unique_key=unique_key,
     )  # fmt: skip
-    if others:
-        _apply(record, others)
+    if count > 6:
+        _apply(record, listed[6])
     for line in lines[1:]:
         name, _, data = line.partition(b"\t")
         _apply(record, {name.decode(): decode(data)})
     return record
+
+
+def _text(value: bytes, at: int) -> tuple[bytes, int]:
+    (size,) = _SHORT.unpack_from(value, at)
+    at += 2 + size
+    return value[at - size : at], at
 
 
 def _apply(record: TaskRecord, changes: Mapping[str, Any]) -> None:

@@ -1,9 +1,10 @@
 -- Records of the storage. `rec` keeps open records as they were written, `run` the last token of each
 -- that was started (PROCESS is known from it), `res` finished records. No JSON is read here:
---   rec  R seq | available digest unique_key | base object, then lines `field TAB value`
+--   rec  R seq | flags available [created] digest [unique_key] | base list, then lines `field TAB value`
+--        flags: 1 it was not due at once, so `created` is there; 2 it has a unique key; 4 its digest is text with its size
 --   run  state epoch deliveries started updated owner        (state P: in process, N: put back)
 --   res  F status dead expires | run | rec | a last line: the changes of the settle, one object
-local HEAD, RUN, RES = '>c1ddHc0Hc0', '>c1dI4ddHc0', '>c1c1BdH'
+local RUN, RES = '>c1dI4ddHc0', '>c1c1BdH'
 local rec = hash(K.rec)
 local run = hash(K.run)
 local res = hash(K.res)
@@ -14,40 +15,52 @@ local done = zset(K.done)
 local dead_set = zset(K.dead)
 local added, announced = {}, {}
 
--- What a record has from `from` on: when it is due, its digest, its unique key, and where the body begins.
-local function fields(value, from)
-  if #value < from + 11 then return nil end
-  local available, size, at = unpack_struct('>dH', value, from)
-  local digest = string.sub(value, at, at + size - 1)
-  at = at + size
-  if #value < at + 1 then return nil end
-  size = unpack_struct('>H', value, at)
-  if #value < at + 1 + size then return nil end
-  return available, digest, string.sub(value, at + 2, at + 1 + size), at + 2 + size
+-- The parts of a record: its flags are at 8, when it is due at 9 to 16, its digest is raw from there on in most.
+local FLAGS_AT = 8
+local function readable(value) return byte(value) == 82 and #value >= 18 end -- 'R'
+
+-- Where the two bytes at `at` say how long the text behind them is: where it ends.
+local function text_end(value, at)
+  local high, low = byte(value, at, at + 1)
+  return low and at + 1 + 256 * high + low
 end
 
-local function readable(value) return byte(value) == 82 and #value >= 21 end -- 'R'
+-- What a record has from its flags (at `from`) on: when it is due, its digest, its unique key ('' is none), and
+-- where the body begins; nil where it is damaged.
+local function fields(value, from)
+  local flags = byte(value, from)
+  if not flags or flags > 7 or #value < from + 10 then return nil end
+  local available, at, unique = unpack_struct('>d', value, from + 1), from + 9, ''
+  if flags % 2 == 1 then at = at + 8 end
+  local last = flags >= 4 and text_end(value, at) or at + 15
+  local digest = sub(value, at, last)
+  if flags % 4 >= 2 then
+    at, last = last + 3, text_end(value, last + 1)
+    unique = last and sub(value, at, last)
+  end
+  if not last or #value < last then return nil end
+  return available, digest, unique, last + 1
+end
 
 -- The unique key of a readable record; nil where it is damaged.
 local function unique_of(value)
-  local high, low = byte(value, 18, 19)
-  local at = 20 + 256 * high + low
-  high, low = byte(value, at, at + 1)
-  if not low then return nil end
-  local last = at + 1 + 256 * high + low
-  if #value < last then return nil end
-  return sub(value, at + 2, last)
+  if byte(value, FLAGS_AT) == 0 then return #value >= 32 and '' or nil end
+  local _, _, unique = fields(value, FLAGS_AT)
+  return unique
 end
 
 local function head(value)
   if not readable(value) then return nil end
-  local available, digest, unique, body = fields(value, 10)
+  local available, digest, unique, body = fields(value, FLAGS_AT)
   if not available then return nil end
-  return { seq = unpack_struct('>d', value, 2), available = available, digest = digest, unique = unique, body = body }
+  return { seq = unpack_struct('>I6', value, 2), available = available, digest = digest, unique = unique, body = body }
 end
 
-local function with_available(value, h, available)
-  return pack(HEAD, 'R', h.seq, available, #h.digest, h.digest, #h.unique, h.unique) .. string.sub(value, h.body)
+-- A record that does not say when it was created was due then.
+local function with_available(value, available)
+  local flags, created = byte(value, FLAGS_AT), ''
+  if flags % 2 == 0 then flags, created = flags + 1, sub(value, 9, 16) end
+  return sub(value, 1, 7) .. pack('>Bd', flags, available) .. created .. sub(value, 17)
 end
 
 local function run_of(id)
@@ -100,7 +113,7 @@ local function store(id, part, unique, token)
     run:put(id, token)
     if string.sub(token, 1, 1) == 'P' then count('process', 1) end
   end
-  rec:put(id, pack('>c1d', 'R', number) .. part)
+  rec:put(id, pack('>c1I6', 'R', number) .. part)
   if unique ~= '' then uniq:put(unique, id) end
   added[#added + 1] = { number, id }
   return number
@@ -118,7 +131,7 @@ local function start(id, epoch, owner, deliveries)
   local value, token = rec:get(id), run:get(id)
   if not value then return res:get(id) and 'T' or 'M' end
   if not readable(value) then return 'U' end
-  local available, r = unpack_struct('>d', value, 10), nil
+  local available, r = unpack_struct('>d', value, 9), nil
   if token then r = run_of(id) end
   local again = r and r.state == 'P' and r.epoch == epoch and r.owner == owner
   if not again then
@@ -149,8 +162,7 @@ end
 
 -- Times and counts of an update: -1 leaves the value as it is. Where a record has a token, they live with it.
 local function patch(id, value, r, available, started, updated, deliveries, lines)
-  local h = head(value)
-  if available ~= -1 then value = with_available(value, h, available) end
+  if available ~= -1 then value = with_available(value, available) end
   value = with_lines(value, lines)
   if r then
     if started ~= -1 then r.started = started end
@@ -172,7 +184,7 @@ local function finish(id, value, token, status, is_dead, expires, changes)
   local unique = readable(value) and unique_of(value)
   if not unique then
     -- An unreadable record ends readable, so that nothing trips over it again.
-    value, unique = pack(HEAD, 'R', 0, 0, 0, '', 0, '') .. '{}', ''
+    value, unique = pack('>c1I6BdH', 'R', 0, 4, 0, 0) .. '{}', ''
   end
   local reason = cancel:get(id)
   if reason then
