@@ -108,8 +108,8 @@ async def test_a_result_is_accepted_when_a_replica_has_it(server, replica):
 
 async def test_what_waits_behind_a_commit_fails_when_the_app_is_closed(server, replica):
     """It was never sent. Nobody would tell its caller otherwise."""
-    async with opened(server.url(), durability="replica") as (_, storage, _, _):
-        with stalled(replica):
+    with stalled(replica):
+        async with opened(server.url(), durability="replica") as (_, storage, _, _):
             sent = asyncio.create_task(storage.add_many([record()]))
             while not (await storage.counts())["new"]:
                 await asyncio.sleep(0.005)

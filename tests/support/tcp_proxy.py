@@ -31,6 +31,8 @@ class TcpProxy:
         server_port: of the server behind it; a new one holds for new connections.
         swallowing: whether replies are withheld; what waits for one is then cut off by `cut`.
         delay: seconds that each piece takes longer, there and back.
+        crumbs: bytes of a reply that travel at once; `None` passes them on as they come.
+        left: bytes of replies that still pass before all connections are cut; `None` is no end.
     """
 
     def __init__(self, port: int, *, tls: ssl.SSLContext | None = None) -> None:
@@ -43,6 +45,8 @@ class TcpProxy:
         self._passing.set()
         self.port = 0
         self.delay = 0.0
+        self.crumbs: int | None = None
+        self.left: int | None = None
         self.swallowing = False
         self.swallowed = asyncio.Event()
 
@@ -114,12 +118,25 @@ class TcpProxy:
                 if self.swallowing:
                     self.swallowed.set()
                     continue
-                pair.client.write(data)
-                await pair.client.drain()
+                for crumb in self._crumbled(data):
+                    pair.client.write(crumb)
+                    await pair.client.drain()
+                    if self.crumbs:
+                        await asyncio.sleep(0)  # the client reads it by itself
+                if self.left == 0:
+                    self.left = None
+                    pair.client.close()  # what was passed on arrives, then the end
         except OSError:
             pass
         if not pair.orphaned:
             self._end(pair)
+
+    def _crumbled(self, data: bytes) -> list[bytes]:
+        if self.left is not None:
+            data = data[: self.left]
+            self.left -= len(data)
+        size = self.crumbs or max(1, len(data))
+        return [data[at : at + size] for at in range(0, len(data), size)]
 
     async def _held(self) -> None:
         if self.delay:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError
 
 from qtasks.components.redis import checks
@@ -17,6 +16,7 @@ from qtasks.components.redis.durable import DurableLane
 from qtasks.components.redis.faults import Disconnected, backend_error, wants_relocation
 from qtasks.components.redis.mux import Multiplexer
 from qtasks.components.redis.notify import Notifier
+from qtasks.components.redis.protocol import Lost, Reply, Wire
 from qtasks.components.redis.scripts import Calls, pack, script
 from qtasks.components.redis.target import Target, async_connection, locate, parse_url
 from qtasks.config import QueueConfig
@@ -152,7 +152,7 @@ class RedisLink:
             if part is not None:
                 await part.close()
 
-    async def _connection(self) -> AbstractConnection:
+    async def _connection(self, reply: Reply, lost: Lost) -> Wire:
         target = self.target
         if target.kind in ("sentinel", "cluster"):
             self.address = await asyncio.to_thread(locate, target, self.calls.prefix)
@@ -162,12 +162,12 @@ class RedisLink:
         try:
             async with asyncio.timeout(target.connect_timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
+            return Wire(connection, reply, lost)
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, TimeoutError):
                 raise Disconnected(f"no connection within {target.connect_timeout:g} s") from None
             raise
-        return connection
 
     # --- Commands ---------------------------------------------------------------------------------
 

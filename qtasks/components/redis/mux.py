@@ -9,41 +9,35 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, RedisError
+from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from qtasks.components.redis.faults import Disconnected
+from qtasks.components.redis.protocol import Connect, Wire
 from qtasks.errors import NotStartedError
-
-# Other errors, their subclasses among them (NOAUTH, LOADING), are the reply to one command.
-_BROKEN = (RedisConnectionError, RedisTimeoutError, InvalidResponse)
 
 
 class Multiplexer:
     """A connection that many coroutines use at once.
 
     Parameters:
-        connect: makes a connection and connects it.
+        connect: connects; it is given what takes the replies, and what is told that the connection is lost.
         timeout: seconds that the oldest reply may take; then the connection counts as lost.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[AbstractConnection]], timeout: float) -> None:
+    def __init__(self, connect: Connect, timeout: float) -> None:
         self._connect = connect
         self._timeout = timeout
         self._open = False
-        self._connection: AbstractConnection | None = None
+        self._wire: Wire | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._watch: asyncio.TimerHandle | None = None
         self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._out: list[bytes] = []
-        self._more: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop
 
     async def open(self) -> None:
         """Connects.
@@ -74,7 +68,7 @@ class Multiplexer:
             RedisError: the server answered with an error, or the connection was lost (`Disconnected`).
             NotStartedError: it is not open.
         """
-        if self._connection is None:
+        if self._wire is None:
             await self._ready()
         return await self.send(data)
 
@@ -83,24 +77,24 @@ class Multiplexer:
 
         Raises: as `call`.
         """
-        if self._connection is None:
+        if self._wire is None:
             await self._ready()
 
     def send(self, data: bytes) -> asyncio.Future[Any]:
         """Sends one packed command over the connection that `ready` found."""
-        if self._more is None:
+        wire = self._wire
+        if wire is None:
             raise NotStartedError("The connection to Redis is not open")
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         future: asyncio.Future[Any] = loop.create_future()
         self._pending.append((future, loop.time()))
-        self._out.append(data)
-        self._more.set()
+        wire.write(data)
         if self._watch is None:
             self._watch = loop.call_later(self._timeout, self._check_time)
         return future
 
     async def _ready(self) -> None:
-        while self._connection is None:
+        while self._wire is None:
             if not self._open:
                 raise NotStartedError("The connection to Redis is not open")
             if self._connecting is None or self._connecting.done():
@@ -111,86 +105,56 @@ class Multiplexer:
             await asyncio.shield(self._connecting)
 
     async def _establish(self) -> None:
-        connection = await self._connect()
-        self._more = asyncio.Event()
-        self._out = []
-        self._connection = connection
-        self._reader = asyncio.create_task(self._read(connection), name="qtasks-redis-read")
-        self._writer = asyncio.create_task(self._write(connection, self._more), name="qtasks-redis-write")
+        self._loop = asyncio.get_running_loop()
+        self._wire = await self._connect(self._answered, self._lost)
 
-    async def _write(self, connection: AbstractConnection, more: asyncio.Event) -> None:
-        try:
-            while True:
-                await more.wait()
-                more.clear()
-                out, self._out = self._out, []
-                await connection.send_packed_command([b"".join(out)], check_health=False)
-        except (RedisError, OSError) as error:
-            self._lost(connection, error)
-
-    async def _read(self, connection: AbstractConnection) -> None:
-        pending = self._pending
-        read = connection.read_response
-        while True:
-            try:
-                reply = await read(disable_decoding=True, disconnect_on_error=False)
-            except (RedisError, OSError) as error:
-                if not pending or type(error) in _BROKEN or isinstance(error, OSError):
-                    self._lost(connection, error)
-                    return
-                future, _ = pending.popleft()
-                if not future.done():
-                    future.set_exception(error)
-            else:
-                if not pending:
-                    self._lost(connection, InvalidResponse("a reply that nobody asked for"))
-                    return
-                future, _ = pending.popleft()
-                if not future.done():  # its caller was cancelled: the reply is dropped
-                    future.set_result(reply)
+    def _answered(self, reply: Any) -> None:
+        # Of errors, these two say that the connection is of no use (too many clients); others, their subclasses
+        # among them (NOAUTH, LOADING), are the reply to one command.
+        if not self._pending or type(reply) is RedisConnectionError:
+            self._lost(
+                reply if self._pending else InvalidResponse(f"a reply that nobody asked for: {reply!r:.100}")
+            )
+            return
+        future, _ = self._pending.popleft()
+        if future.done():
+            return  # its caller was cancelled: the reply is dropped
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
 
     def _check_time(self) -> None:
         self._watch = None
-        if not self._pending or self._connection is None:
+        if not self._pending:
             return
-        loop = asyncio.get_running_loop()
-        left = self._pending[0][1] + self._timeout - loop.time()
+        left = self._pending[0][1] + self._timeout - self._loop.time()
         if left > 0:
-            self._watch = loop.call_later(left, self._check_time)
+            self._watch = self._loop.call_later(left, self._check_time)
         else:
-            self._lost(self._connection, RedisTimeoutError(f"no reply within {self._timeout:g} s"))
+            self._lost(RedisTimeoutError(f"no reply within {self._timeout:g} s"))
 
-    def _lost(self, connection: AbstractConnection, error: BaseException) -> None:
-        if self._connection is connection:
-            self._discard(error)
-            self._closing = asyncio.create_task(_disconnect(connection), name="qtasks-redis-disconnect")
+    def _lost(self, error: BaseException) -> None:
+        if (wire := self._discard(error)) is not None:
+            closing = self._loop.create_task(wire.close(), name="qtasks-redis-disconnect")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
-    def _discard(self, error: BaseException) -> None:
-        self._connection = None
-        for task in (self._reader, self._writer):
-            if task is not None and task is not asyncio.current_task():
-                task.cancel()
+    def _discard(self, error: BaseException) -> Wire | None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.abort()
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        self._out = []
         pending, self._pending = self._pending, deque()
         for future, _ in pending:
             if not future.done():
                 lost = Disconnected(f"the connection was lost before the reply: {error}")
                 lost.__cause__ = error
                 future.set_exception(lost)
+        return wire
 
     async def _drop(self, error: BaseException) -> None:
-        connection, reader, writer = self._connection, self._reader, self._writer
-        if connection is not None:
-            self._discard(error)
-            await asyncio.gather(*(task for task in (reader, writer) if task), return_exceptions=True)
-            await _disconnect(connection)
-
-
-async def _disconnect(connection: AbstractConnection) -> None:
-    try:
-        await connection.disconnect(nowait=True)
-    except (RedisError, OSError):
-        return  # it is gone, which is what was wanted
+        if (wire := self._discard(error)) is not None:
+            await wire.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from qtasks.components.redis.protocol import Connect, Wire
+from qtasks.components.redis.scripts import pack
 
 _log = logging.getLogger("qtasks.redis")
 RECONNECT_FIRST, RECONNECT_LONGEST = 0.05, 5.0
@@ -20,7 +22,7 @@ class Notifier:
     """Listens on the channel of this process. Connected when it is first needed, and again when it is lost.
 
     Parameters:
-        connect: makes a connection and connects it.
+        connect: connects; it is given what takes the messages, and what is told that the connection is lost.
         prefix: of the app's keys and channels.
         timeout: seconds that an answer may take.
 
@@ -30,9 +32,7 @@ class Notifier:
         generation: goes up with each connection; what was registered before may have gone unheard.
     """
 
-    def __init__(
-        self, connect: Callable[[], Awaitable[AbstractConnection]], prefix: str, timeout: float
-    ) -> None:
+    def __init__(self, connect: Connect, prefix: str, timeout: float) -> None:
         self._connect = connect
         self._timeout = timeout
         self.channel = f"{prefix}tell:{os.urandom(8).hex()}".encode()
@@ -42,6 +42,8 @@ class Notifier:
         self._task: asyncio.Task[None] | None = None
         self._listening: asyncio.Event = asyncio.Event()
         self._failure: RedisError | None = None
+        self._answer: asyncio.Future[None]
+        self._heard = False
 
     @property
     def used(self) -> bool:
@@ -100,17 +102,17 @@ class Notifier:
     async def _run(self) -> None:
         pause = RECONNECT_FIRST
         while True:
-            connection: AbstractConnection | None = None
+            wire: Wire | None = None
+            lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             try:
-                connection = await self._connect()
-                await connection.send_command("SUBSCRIBE", self.channel, check_health=False)
-                await self._read(connection, self._timeout)
+                wire = await self._connect(self._told, lost.set_exception)
+                await self._ask(wire, [b"SUBSCRIBE", self.channel], lost)
                 self.generation += 1
                 self._failure = None
                 self._listening.set()
                 self._look_again()
                 pause = RECONNECT_FIRST
-                await self._listen(connection)
+                await self._listen(wire, lost)
             except (NoPermissionError, AuthenticationError) as error:
                 self._failure = error
                 self._listening.set()
@@ -119,37 +121,42 @@ class Notifier:
                 _log.debug("notifications are interrupted: %s", error)
             finally:
                 self._listening.clear()
-                if connection is not None:
-                    await connection.disconnect(nowait=True)
+                if wire is not None:
+                    await wire.close()
             self._look_again()
             await asyncio.sleep(pause)
             pause = min(pause * 2, RECONNECT_LONGEST)
 
-    async def _listen(self, connection: AbstractConnection) -> None:
-        quiet = QUIET
-        reading: asyncio.Task[object] | None = None
-        try:
-            while True:
-                reading = asyncio.ensure_future(connection.read_response(disable_decoding=True))
-                done, _ = await asyncio.wait([reading], timeout=quiet)
-                if not done:
-                    await connection.send_command("PING", check_health=False)
-                    done, _ = await asyncio.wait([reading], timeout=self._timeout)
-                    if not done:
-                        raise TimeoutError("no answer to a probe")
-                self._told(reading.result())
-        finally:
-            if reading is not None and not reading.done():
-                reading.cancel()
-                await asyncio.wait([reading])
+    async def _listen(self, wire: Wire, lost: asyncio.Future[None]) -> None:
+        """Until the connection is lost, which this raises. What is told meanwhile does not wake it."""
+        while True:
+            self._heard = False
+            await asyncio.wait([lost], timeout=QUIET)
+            if lost.done():
+                lost.result()
+            if not self._heard:
+                await self._ask(wire, [b"PING"], lost)
 
-    async def _read(self, connection: AbstractConnection, timeout: float) -> object:
-        async with asyncio.timeout(timeout):
-            return await connection.read_response(disable_decoding=True)
+    async def _ask(self, wire: Wire, command: Sequence[bytes], lost: asyncio.Future[None]) -> None:
+        """Sends a command and waits for its answer, or for whatever is told first."""
+        self._answer = asyncio.get_running_loop().create_future()
+        wire.write(pack(command))
+        asked: list[asyncio.Future[None]] = [self._answer, lost]
+        done, _ = await asyncio.wait(asked, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise TimeoutError(f"no answer to {command[0].decode()}")
+        for each in done:
+            each.result()
 
     def _told(self, message: object) -> None:
+        self._heard = True
+        if not self._answer.done():
+            if isinstance(message, Exception):
+                self._answer.set_exception(message)
+            else:
+                self._answer.set_result(None)
         if not isinstance(message, list) or message[0] != b"message":
-            return  # the answer to a probe
+            return  # an answer
         payload: bytes = message[2]
         if payload == b"w":
             self.work.set()
