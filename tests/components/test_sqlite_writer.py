@@ -152,3 +152,50 @@ async def test_a_fork_is_refused(tmp_path, monkeypatch):
         monkeypatch.setattr(broker._file, "_process", -1)  # as a child sees it
         with pytest.raises(FatalError, match="before a fork"):
             await broker.size()
+
+
+async def test_one_lost_token_in_a_batch_costs_the_others_nothing(tmp_path):
+    async with opened(tmp_path / "f.db") as (broker, storage):
+        await broker.add_and_push([record() for _ in range(9)], None)
+        handles = [handle for handle, _ in await broker.claim_and_start(9, QUEUE, "me", 30)]
+        await broker.settle_and_ack([success(handles[4], "first")])
+        late = handles[7]._replace(epoch=handles[7].epoch + 100)
+        settles = [success(handle, "second") for handle in (*handles[:7], late, handles[8])]
+        verdicts = await broker.settle_and_ack(settles)
+        expected = [SettleVerdict.ACCEPTED] * 9
+        expected[4], expected[7] = SettleVerdict.ALREADY_MINE, SettleVerdict.REJECTED
+        assert verdicts == expected
+        results = [each.returning for each in await storage.get_many([handle.uuid for handle in handles])]
+        assert results == ["second"] * 4 + ["first"] + ["second"] * 2 + [None, "second"]
+        assert (await broker.size())["default"].leased == 1
+
+
+async def test_a_batch_with_tasks_that_are_there_adds_the_others(tmp_path):
+    async with opened(tmp_path / "f.db") as (broker, storage):
+        known, new = record(), record()
+        await broker.add_and_push([known], None)
+        other = record(uuid=known.uuid, digest="another")
+        verdicts = await broker.add_and_push([known, new, other, new], None)
+        kinds = [verdict.kind for verdict in verdicts]
+        assert kinds == [Added.SAME, Added.ADDED, Added.CONFLICT, Added.SAME]
+        assert (await broker.size())["default"].ready == 2
+        assert await storage.get_many([known.uuid, new.uuid]) == [known, new]
+
+
+async def test_a_claim_sorts_out_what_cannot_start(tmp_path):
+    async with opened(tmp_path / "f.db") as (broker, storage):
+        plain, early, conflicting = record(), record(available_at=9e9), record(epoch=700, owner="before")
+        orphan = PushItem(record().uuid, available_at=9e9)
+        await storage.add_many([early, conflicting])
+        await broker.add_and_push([plain], None)
+        await broker.push_many(
+            [PushItem(early.uuid), PushItem(conflicting.uuid), orphan._replace(available_at=0.0)]
+        )
+        claimed = await broker.claim_and_start(9, QUEUE, "me", 30)
+        assert [found.uuid for _, found in claimed] == [plain.uuid]
+        size = (await broker.size())["default"]
+        # The one with the higher epoch is ready at once; the one that is not due waits; what has no record is buried.
+        assert (size.ready, size.delayed, size.leased) == (1, 1, 1)
+        assert [each.uuid for each in await broker.buried(9)] == [orphan.uuid]
+        ((handle, _),) = await broker.claim_and_start(9, QUEUE, "me", 30)
+        assert (handle.uuid, handle.epoch > 700, handle.deliveries) == (conflicting.uuid, True, 1)

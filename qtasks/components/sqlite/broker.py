@@ -31,6 +31,7 @@ from qtasks.components.sqlite import entries, exclusive, records, steps
 from qtasks.components.sqlite.file import SQLitePart
 from qtasks.components.sqlite.keeper import SQLiteLeaseKeeper
 from qtasks.components.sqlite.sql import select_in
+from qtasks.errors import TransientError
 from qtasks.schemas import TaskRecord
 
 log = logging.getLogger("qtasks.sqlite")
@@ -139,7 +140,25 @@ class SQLiteBroker(SQLitePart, Broker, Colocated):
     async def claim_and_start(
         self, n: int, queues: Sequence[str], owner: str, lease: float
     ) -> list[tuple[DeliveryHandle, TaskRecord]]:
-        return await self._do(steps.claim_and_start, entries.Claim(n, tuple(queues), owner, lease))
+        claimed = await self._do(steps.claim_and_start, entries.Claim(n, tuple(queues), owner, lease))
+        started: list[tuple[DeliveryHandle, TaskRecord]] = []
+        damaged: list[Settle] = []
+        for row in claimed.rows:
+            try:
+                started.append(steps.started_task(row, claimed, owner))
+            except steps.UnreadableError as error:
+                log.error("task %s is buried: %s", error.handle.uuid, error)
+                damaged.append(steps.buried_settle(error, claimed.now, self.config.dead_ttl))
+        if damaged:
+            await self._bury(damaged)
+        return started
+
+    async def _bury(self, damaged: Sequence[Settle]) -> None:
+        try:
+            await self.settle_and_ack(damaged)
+        except TransientError as error:
+            # What has been started with them must not be lost; they come again when their lease has run out.
+            log.warning("%d records that cannot be read are not buried yet: %s", len(damaged), error)
 
     async def settle_and_ack(self, settles: Sequence[Settle]) -> list[SettleVerdict]:
         items = [steps.settle_row(settle, push=True) for settle in settles]

@@ -18,8 +18,9 @@ from qtasks.components.primitives import (
     SweepReport,
 )
 from qtasks.components.sqlite.schema import BURIED, DELAYED, LEASED, READY
-from qtasks.components.sqlite.sql import delete_in, insert_rows, rounds, select_in, update_rows
+from qtasks.components.sqlite.sql import blob, delete_in, insert_rows, rounds, select_in, update_rows
 from qtasks.components.sqlite.writer import Context
+from qtasks.ids import uuid_of
 
 ENTRY: Final = (
     "queue", "priority", "state", "due_at", "pushed_at",
@@ -99,7 +100,7 @@ def push(connection: sqlite3.Connection, context: Context, items: Sequence[PushI
         for index, key in zip(indexes, keys, strict=True):
             row = there.get(key)
             if row is None:
-                new.append((context.app, key, *entry_values(items[index], now)))
+                new.append((context.app, blob(key), *entry_values(items[index], now)))
             elif row[2] is None:
                 joined.append((row[1], *entry_values(items[index], now)))
             else:
@@ -145,7 +146,7 @@ def handle_of(row: Sequence[Any], epoch: int, owner: str) -> DeliveryHandle:
     """The delivery that begins with a claim of a row of `CLAIMED`."""
     _, uuid, queue, priority, pushed_at, deliveries, restored = row[:7]
     return DeliveryHandle(
-        UUID(bytes=uuid), epoch, owner, deliveries + 1, bool(restored), queue, priority, pushed_at
+        uuid_of(uuid), epoch, owner, deliveries + 1, bool(restored), queue, priority, pushed_at
     )
 
 

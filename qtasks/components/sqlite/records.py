@@ -27,11 +27,21 @@ from qtasks.components.sqlite.rows import (
     STATUS,
     Changes,
     digest_of,
+    fresh_values,
     record_of,
     record_values,
+    unfolded,
 )
 from qtasks.components.sqlite.schema import CANCEL, ERROR, NEW, PROCESS
-from qtasks.components.sqlite.sql import delete_in, insert_rows, rounds, select_in, update_rows
+from qtasks.components.sqlite.sql import (
+    blob,
+    delete_in,
+    insert_fresh,
+    insert_rows,
+    rounds,
+    select_in,
+    update_rows,
+)
 from qtasks.components.sqlite.writer import Context
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 
@@ -42,15 +52,23 @@ class NewTask(NamedTuple):
     """A record to be added, in columns; with `push`, its entry too.
 
     Attributes:
+        fresh: the values of `FRESH`, for a record that is new and has no unique key.
+        written: the values of `RECORD` for any other.
         max_queue: waiting entries of its queue above which it is refused.
     """
 
     uuid: UUID
     digest: str
     unique_key: str | None
-    values: tuple[Any, ...]
+    fresh: tuple[Any, ...] | None
+    written: tuple[Any, ...] = ()
     push: PushItem | None = None
     max_queue: int | None = None
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The values of `RECORD`."""
+        return self.written if self.fresh is None else unfolded(self.fresh)
 
 
 def new_task(record: TaskRecord, push: PushItem | None = None, max_queue: int | None = None) -> NewTask:
@@ -59,16 +77,44 @@ def new_task(record: TaskRecord, push: PushItem | None = None, max_queue: int | 
     Raises:
         EncodeError: a field has no JSON form.
     """
-    return NewTask(record.uuid, record.digest, record.unique_key, record_values(record), push, max_queue)
+    fresh = fresh_values(record)
+    written = record_values(record) if fresh is None else ()
+    return NewTask(record.uuid, record.digest, record.unique_key, fresh, written, push, max_queue)
 
 
 def add(connection: sqlite3.Connection, context: Context, items: Sequence[NewTask]) -> list[AddVerdict]:
     """`Storage.add_many`; with entries, `Colocated.add_and_push`."""
     verdicts: list[AddVerdict] = [AddVerdict(Added.ADDED, item.uuid) for item in items]
-    for indexes in rounds(items, lambda item: item.uuid):
-        _add_round(connection, context, items, indexes, verdicts)
-    raise_epoch(connection, context.app, max((item.push.min_epoch for item in items if item.push), default=0))
+    left = _add_fresh(connection, context, items)
+    rest = [items[index] for index in left]
+    for indexes in rounds(rest, lambda item: item.uuid):
+        _add_round(connection, context, items, [left[index] for index in indexes], verdicts)
+    raise_epoch(connection, context.app, max((item.push.min_epoch for item in rest if item.push), default=0))
     return verdicts
+
+
+def _add_fresh(connection: sqlite3.Connection, context: Context, items: Sequence[NewTask]) -> list[int]:
+    """Adds new tasks in one statement, if nothing speaks against any; gives the indexes of those that are left."""
+    rows: list[tuple[Any, ...]] = []
+    for item in items:
+        push = item.push
+        if item.fresh is None or push is None or push.min_epoch or item.max_queue is not None:
+            return list(range(len(items)))
+        rows.append((blob(item.uuid.bytes), push.queue, push.priority, push.available_at, *item.fresh))
+    (last,) = connection.execute("SELECT max(seq) FROM tasks").fetchone()
+    before = connection.total_changes
+    insert_fresh(connection, context.app, context.clock(), rows)
+    if connection.total_changes - before == len(rows):
+        return []
+    # Some are there already, or are named twice.
+    added = {uuid for (uuid,) in connection.execute("SELECT uuid FROM tasks WHERE seq > ?", (last or 0,))}
+    left: list[int] = []
+    for index, item in enumerate(items):
+        if item.uuid.bytes in added:
+            added.remove(item.uuid.bytes)
+        else:
+            left.append(index)
+    return left
 
 
 def _add_round(
@@ -116,9 +162,9 @@ class _Adding:
             self._completed.append((row[1], *item.values))
             self.queue_again(item, row)
         elif item.push is None:
-            self._records.append((self._app, key, *item.values))
+            self._records.append((self._app, blob(key), *item.values))
         else:
-            self._both.append((self._app, key, *entry_values(item.push, self._now), *item.values))
+            self._both.append((self._app, blob(key), *entry_values(item.push, self._now), *item.values))
 
     def queue_again(self, item: NewTask, row: Sequence[Any]) -> None:
         """A record that stands: its entry, if it is wanted and missing."""
@@ -171,9 +217,9 @@ class Starter:
         rows: values of `START`, each behind its seq.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, now: float) -> None:
         self._context = context
-        self.now = context.clock()
+        self.now = now
         self.rows: list[tuple[Any, ...]] = []
         self._unreadable: list[tuple[Any, ...]] = []
 
@@ -220,7 +266,7 @@ def start(
         columns = f"seq, {RECORD_COLUMNS}"
         rows = select_in(connection, context.app, columns, "uuid", keys, " AND status IS NOT NULL")
         there = {row[1]: row for row in rows}
-        starter = Starter(context)
+        starter = Starter(context, context.clock())
         for index, key in zip(indexes, keys, strict=True):
             if key in there:
                 verdicts[index] = starter.start(items[index], there[key][0], there[key][1:])

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Final
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from qtasks.codec import decode, encode
 from qtasks.components.primitives import FENCED_FIELDS
 from qtasks.components.sqlite.schema import CANCEL, ERROR, NEW, PROCESS, SUCCESS
+from qtasks.components.sqlite.sql import blob
+from qtasks.ids import uuid_of
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 
 STATUS: Final = {
@@ -45,14 +49,37 @@ UNREADABLE: Final = "?"
 """The task name of a record whose payload cannot be read."""
 
 
-def payload_of(record: TaskRecord) -> bytes:
+_AT_START: Final = tuple(
+    field
+    for field in fields(TaskRecord)
+    if field.name not in {"uuid", "created_at", "updated_at", "available_at", *_PAYLOAD}
+)
+_at_start = attrgetter(*(field.name for field in _AT_START))
+_AT_START_VALUES: Final = tuple(field.default for field in _AT_START)
+
+payload_fields: Final = attrgetter(*_PAYLOAD)
+
+
+def payload_of(record: TaskRecord) -> bytearray:
     """The fields that seldom change, as JSON."""
-    return encode(
-        (
-            record.task_name, record.queue, record.priority, record.args, record.kwargs, record.extra,
-            record.retry, record.digest, record.result_ttl, record.replay_of,
-        )
-    )  # fmt: skip
+    return blob(encode(payload_fields(record)))
+
+
+def fresh_values(record: TaskRecord) -> tuple[Any, ...] | None:
+    """The values of `FRESH`; `None` for a record that is not new, or has a unique key.
+
+    Raises:
+        EncodeError: a field has no JSON form.
+    """
+    if _at_start(record) != _AT_START_VALUES:
+        return None
+    return (record.created_at, record.updated_at, record.available_at, payload_of(record))
+
+
+def unfolded(fresh: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of `RECORD` for a new record, from those of `FRESH`."""
+    *times, payload = fresh
+    return (NEW, 0, "", 0, 0, *times, None, payload, *(None,) * 6, 0, 0, None)
 
 
 def record_values(record: TaskRecord) -> tuple[Any, ...]:
@@ -87,7 +114,7 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
             payload
         )
         record = TaskRecord(
-            uuid=UUID(bytes=uuid), task_name=task_name, queue=queue, priority=priority, args=tuple(args),
+            uuid=uuid_of(uuid), task_name=task_name, queue=queue, priority=priority, args=tuple(args),
             kwargs=kwargs, created_at=created_at, updated_at=updated_at, available_at=available_at,
             status=STATUS[status], attempt=attempt, deliveries=deliveries, retry=retry, extra=extra,
             digest=digest, unique_key=unique_key, result_ttl=result_ttl, started_at=started_at,
@@ -119,6 +146,33 @@ def shown_record(row: Sequence[Any]) -> TaskRecord:
         )  # fmt: skip
 
 
+class _Plan(NamedTuple):
+    """How changes of these fields are written.
+
+    Attributes:
+        columns: the names of columns to be set.
+        fields: for each of them the field, and whether it is stored as JSON.
+        payload: changed fields that lie in the payload.
+    """
+
+    columns: tuple[str, ...]
+    fields: tuple[tuple[str, bool], ...]
+    payload: tuple[str, ...]
+
+
+@lru_cache(1024)
+def _plan(names: tuple[str, ...]) -> _Plan:
+    if not _FIELDS.issuperset(names):
+        raise ValueError(f"a task record has no field {', '.join(sorted({*names} - _FIELDS))}")
+    written = [name for name in names if name not in FENCED_FIELDS]
+    own = [name for name in written if name not in _IN_PAYLOAD]
+    return _Plan(
+        tuple(_COLUMN.get(name, name) for name in own),
+        tuple((name, name in _JSON) for name in own),
+        tuple(name for name in written if name in _IN_PAYLOAD),
+    )
+
+
 class Changes:
     """Changes of a record, prepared for its columns.
 
@@ -131,24 +185,14 @@ class Changes:
     __slots__ = ("columns", "payload", "values")
 
     def __init__(self, changes: Mapping[str, Any]) -> None:
-        if not changes.keys() <= _FIELDS:
-            unknown = ", ".join(sorted(changes.keys() - _FIELDS))
-            raise ValueError(f"a task record has no field {unknown}")
-        columns: list[str] = []
-        values: list[Any] = []
+        plan = _plan(tuple(changes))
+        self.columns = plan.columns
+        self.values = tuple([_column_value(changes[name], as_json) for name, as_json in plan.fields])
         self.payload: dict[str, Any] | None = None
-        for name, value in changes.items():
-            if name in FENCED_FIELDS:
-                continue
-            if name in _IN_PAYLOAD:
+        if plan.payload:
+            self.payload = {name: changes[name] for name in plan.payload}
+            for value in self.payload.values():
                 encode(value)  # fails here, at the caller, and not inside the transaction
-                self.payload = {} if self.payload is None else self.payload
-                self.payload[name] = value
-            else:
-                columns.append(_COLUMN.get(name, name))
-                values.append(_column_value(name, value))
-        self.columns = tuple(columns)
-        self.values = tuple(values)
 
     def patched(self, payload: bytes) -> bytes:
         """The payload with the changes applied.
@@ -160,11 +204,11 @@ class Changes:
         return encode(tuple((stored | (self.payload or {})).values()))
 
 
-def _column_value(name: str, value: Any) -> Any:
+def _column_value(value: Any, as_json: bool) -> Any:
     if value is None:
         return None
-    if name in _JSON:
-        return encode(value)
+    if as_json:
+        return blob(encode(value))
     return int(value) if isinstance(value, bool) else value
 
 

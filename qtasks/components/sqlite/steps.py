@@ -11,6 +11,7 @@ from qtasks.components.delivery import not_started, push_item
 from qtasks.components.primitives import (
     DeliveryHandle,
     Nack,
+    Outcome,
     Settle,
     SettleVerdict,
     Start,
@@ -19,56 +20,121 @@ from qtasks.components.primitives import (
 from qtasks.components.rules import STATUS_OF_OUTCOME, may_settle
 from qtasks.components.sqlite import entries, records
 from qtasks.components.sqlite.entries import BACK, CLAIMED, LEASE, Bury, Claim
-from qtasks.components.sqlite.records import START, NewTask, Starter
-from qtasks.components.sqlite.rows import CODE, RECORD_COLUMNS, STATUS, Changes
-from qtasks.components.sqlite.schema import LEASED
-from qtasks.components.sqlite.sql import rounds, select_in, update_rows
+from qtasks.components.sqlite.records import NewTask, Starter
+from qtasks.components.sqlite.rows import CODE, RECORD_COLUMNS, STATUS, Changes, record_of
+from qtasks.components.sqlite.schema import LEASED, PROCESS
+from qtasks.components.sqlite.sql import blob, chunks, padded, rounds, select_in, settle_rows, update_rows
 from qtasks.components.sqlite.writer import Context
-from qtasks.schemas import TaskRecord
+from qtasks.schemas import TaskRecord, TaskStatusEnum
 
 log = logging.getLogger("qtasks.sqlite")
 
 NO_RECORD = "the storage has no record of this task"
 
-Started = tuple[DeliveryHandle, TaskRecord]
+_START = (
+    "UPDATE tasks SET state = 2, entry_epoch = ?1 + seq, entry_owner = ?2, entry_deliveries = entry_deliveries + 1, "
+    "restored = 0, lease_until = ?3, status = 1, epoch = ?1 + seq, owner = ?2, started_at = ?4, updated_at = ?4, "
+    "deliveries = entry_deliveries + 1 WHERE seq IN "
+)
+
+
+class Claimed(NamedTuple):
+    """What `claim_and_start` gives, to be read on the event loop: the writer's thread has enough to do.
+
+    Attributes:
+        rows: of `CLAIMED` and `RECORD_COLUMNS`, as they were before.
+        epoch: the epoch of a row is this and its seq.
+        now: when they started.
+    """
+
+    rows: list[Any]
+    epoch: int
+    now: float
 
 
 def claim_and_start(
     connection: sqlite3.Connection, context: Context, items: Sequence[Claim]
-) -> list[list[Started]]:
+) -> list[Claimed]:
     """`Colocated.claim_and_start`."""
     return [_claim_and_start(connection, context, item) for item in items]
 
 
-def _claim_and_start(connection: sqlite3.Connection, context: Context, item: Claim) -> list[Started]:
-    starter = Starter(context)
-    rows = entries.due_rows(connection, context.app, f"{CLAIMED}, {RECORD_COLUMNS}", item, starter.now)
+def _claim_and_start(connection: sqlite3.Connection, context: Context, item: Claim) -> Claimed:
+    now = context.clock()
+    rows = entries.due_rows(connection, context.app, f"{CLAIMED}, {RECORD_COLUMNS}", item, now)
     if not rows:
-        return []
-    first = entries.draw_epochs(connection, context.app, len(rows))
-    until = starter.now + item.lease
-    started: list[Started] = []
+        return Claimed([], 0, now)
+    seqs = [row[0] for row in rows]
+    lowest = min(seqs)
+    # An epoch for every seq in between, so that one statement without a list of pairs can give them.
+    epoch = entries.draw_epochs(connection, context.app, max(seqs) - lowest + 1) - lowest
+    started = [row for row in rows if _may_start(row, epoch, now)]
+    for piece in chunks([row[0] for row in started]):
+        marks = ",".join("?" * padded(len(piece)))
+        padding = (0,) * (padded(len(piece)) - len(piece))
+        values = (epoch, item.owner, now + item.lease, now, *piece, *padding)
+        connection.execute(f"{_START}({marks})", values)
+    if len(started) < len(rows):
+        odd = [row for row in rows if not _may_start(row, epoch, now)]
+        _claim_odd(connection, context, item, odd, epoch, now)
+    return Claimed(started, epoch, now)
+
+
+def _may_start(row: Sequence[Any], epoch: int, now: float) -> bool:
+    """R4 for a new token: what `may_start` calls STARTED, where it is nearly always."""
+    status, known, available_at = row[8], row[9], row[15]
+    return status is not None and status <= PROCESS and known < epoch + row[0] and available_at <= now
+
+
+def _claim_odd(
+    connection: sqlite3.Connection, context: Context, item: Claim, rows: Sequence[Any], epoch: int, now: float
+) -> None:
+    """Claims what cannot start, and puts it where it belongs."""
+    starter = Starter(context, now)
     leases: list[tuple[Any, ...]] = []
     rest: list[tuple[DeliveryHandle, StartVerdict]] = []
-    for number, row in enumerate(rows):
-        handle = entries.handle_of(row, first + number, item.owner)
-        leases.append((row[0], *entries.lease_values(handle, until)))
+    for row in rows:
+        handle = entries.handle_of(row, epoch + row[0], item.owner)
+        leases.append((row[0], *entries.lease_values(handle, now + item.lease)))
         recorded = row[8] is not None
         verdict = starter.start(handle, row[0], row[7:]) if recorded else StartVerdict(Start.MISSING)
-        if verdict.record is not None:
-            started.append((handle, verdict.record))
-        else:
-            rest.append((handle, verdict))
-    if rest or len(starter.rows) != len(rows):
-        update_rows(connection, LEASE, leases)
-        update_rows(connection, START, starter.rows)
-        starter.write_unreadable(connection)
-        _not_started(connection, context, rest, starter.now)
-    else:
-        # A row for each lease, in the same order: one statement writes both halves.
-        both = [(*lease, *start[1:]) for lease, start in zip(leases, starter.rows, strict=True)]
-        update_rows(connection, (*LEASE, *START), both)
-    return started
+        rest.append((handle, verdict))
+    update_rows(connection, LEASE, leases)
+    _not_started(connection, context, rest, now)
+
+
+def started_task(row: Sequence[Any], claimed: Claimed, owner: str) -> tuple[DeliveryHandle, TaskRecord]:
+    """The delivery and the record of one row.
+
+    Raises:
+        UnreadableError: the record is damaged; the error has the delivery.
+    """
+    handle = entries.handle_of(row, claimed.epoch + row[0], owner)
+    try:
+        record = record_of(row[7:])
+    except ValueError as error:
+        raise UnreadableError(handle, str(error)) from error
+    record.status = TaskStatusEnum.PROCESS
+    record.epoch, record.owner, record.deliveries = handle.epoch, owner, handle.deliveries
+    record.started_at = record.updated_at = claimed.now
+    return handle, record
+
+
+class UnreadableError(ValueError):
+    """A record that was started cannot be read."""
+
+    def __init__(self, handle: DeliveryHandle, reason: str) -> None:
+        super().__init__(reason)
+        self.handle = handle
+
+
+def buried_settle(error: UnreadableError, now: float, dead_ttl: float) -> Settle:
+    """The settle that ends what cannot be read: it is listed among the dead, and does not come again."""
+    changes = {
+        "status": TaskStatusEnum.ERROR, "updated_at": now, "finished_at": now, "expires_at": now + dead_ttl,
+        "traceback": str(error), "dead": True,
+    }  # fmt: skip
+    return Settle(error.handle, Outcome.ERROR, changes)
 
 
 def _not_started(
@@ -133,10 +199,34 @@ def settle_and_ack(
 def _settle(
     connection: sqlite3.Connection, context: Context, items: Sequence[SettleRow], *, with_entries: bool
 ) -> list[SettleVerdict]:
+    if _settle_plain(connection, context, items, with_entries):
+        return [SettleVerdict.ACCEPTED] * len(items)
     verdicts = [SettleVerdict.REJECTED] * len(items)
     for indexes in rounds(items, lambda item: item.handle.uuid):
         _settle_round(connection, context, items, indexes, verdicts, with_entries)
     return verdicts
+
+
+def _settle_plain(
+    connection: sqlite3.Connection, context: Context, items: Sequence[SettleRow], with_entries: bool
+) -> bool:
+    """The batch as it nearly always is, in a statement per set of columns: every token holds, nothing goes back or
+    follows. If it is not so, nothing is done, and every item is looked at."""
+    groups: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
+    for handle, status, changes, then, nack in items:
+        if nack is not None or then or changes.payload is not None:
+            return False
+        row = (blob(handle.uuid.bytes), handle.epoch, handle.owner, status, *changes.values)
+        groups.setdefault(changes.columns, []).append(row)
+    before = connection.total_changes
+    connection.execute("SAVEPOINT settle")
+    for columns, rows in groups.items():
+        settle_rows(connection, context.app, ("status", *columns), rows, acked=with_entries)
+    settled = connection.total_changes - before == len(items)
+    if not settled:
+        connection.execute("ROLLBACK TO settle")
+    connection.execute("RELEASE settle")
+    return settled
 
 
 def _settle_round(
