@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 import types
@@ -132,6 +133,14 @@ def test_an_undecorated_method_named_like_a_trigger_is_a_warning() -> None:
 
     with pytest.warns(PluginWarning, match="'broker_start', which is the name of a trigger"):
         PluginManager().register(Forgot())
+
+
+def test_a_decorated_object_that_is_no_function_is_refused() -> None:
+    class Partial:
+        broker_start = hookimpl(functools.partial(print, "started"))
+
+    with pytest.raises(PluginRegistrationError, match="'broker_start' is wrong: it is a partial"):
+        PluginManager().register(Partial())
 
 
 async def test_an_optional_hook_and_a_specname() -> None:

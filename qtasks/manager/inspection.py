@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from qtasks.chain import Trigger
 from qtasks.errors import PluginRegistrationError
-from qtasks.markers import ImplOrder, names, order_of
+from qtasks.markers import PROJECT, ImplOrder, names, order_of
 
 API_VERSION: Final = (1, 0)
 """The version of the plugin interface, which a plugin's `qtasks_api` is compared with."""
@@ -53,6 +53,12 @@ def implementations(
     for attribute in dir(plugin):
         options = options_of(plugin, attribute)
         if options is None:
+            value = inspect.getattr_static(plugin, attribute, None)
+            if f"{PROJECT}_impl" in getattr(value, "__dict__", ()):
+                kind = type(value).__name__
+                raise _error(
+                    name, attribute, f"it is a {kind}, which pluggy passes over: write a function", value
+                )
             if attribute in triggers:
                 _warn_undecorated(plugin, name, attribute)
             continue

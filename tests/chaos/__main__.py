@@ -13,21 +13,7 @@ from pathlib import Path
 from .check import Report
 from .faults import FAULTS
 from .run import BACKENDS, SIZES, Size, applicable, run
-
-HEADER = (
-    "| Backend | Faults | Tasks acknowledged | Faults injected | Workers lost | Lost | Accepted twice | Repeats "
-    "| per worker lost | Recovery p50 / p99, s | Seed |\n|---|---|---|---|---|---|---|---|---|---|---|"
-)
-
-
-def row(backend: str, fault: str, seed: int, report: Report) -> str:
-    """The figures as one row of the table in docs/reliability.md."""
-    per_kill = f"{report.repeats / report.kills:.2f}" if report.kills else "-"
-    recovery = f"{report.quantile(0.5):.2f} / {report.quantile(0.99):.2f}" if report.recovery else "-"
-    return (
-        f"| {backend} | {fault} | {report.acked:,} | {report.faults} | {report.kills} | {len(report.lost)} "
-        f"| {len(report.twice)} | {report.repeats} | {per_kill} | {recovery} | {seed} |"
-    )
+from .table import HEADER, Row, save, total
 
 
 def main() -> int:
@@ -47,18 +33,21 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, help="an empty directory for the files of the run, which are kept"
     )
+    parser.add_argument("--json", type=Path, help="a file to which the figures of each row are added")
     chosen = parser.parse_args()
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(10**6)
     say(f"seed {seed}\n{HEADER}")
-    total, failed = Report(), 0
+    rows, failed = [], 0
     for backend, fault, size in experiments(chosen):
-        report = one(backend, fault, size, seed, chosen.keep)
+        row, report = one(backend, fault, size, seed, chosen.keep)
+        rows.append(row)
+        if chosen.json is not None:
+            save(chosen.json, row)
         for failure in report.failures[:50]:
             say(failure)
         failed += len(report.failures)
-        add(total, report)
-    if chosen.each or len(chosen.backend or BACKENDS) > 1:
-        say(row("all", "all", seed, total))
+    if len(rows) > 1:
+        say(str(total(rows)))
     return 1 if failed else 0
 
 
@@ -77,24 +66,17 @@ def sized(chosen: argparse.Namespace, default: str) -> Size:
     return Size(chosen.tasks or size.tasks, chosen.faults or size.faults, size.workers)
 
 
-def one(backend: str, fault: str, size: Size, seed: int, keep: Path | None) -> Report:
+def one(backend: str, fault: str, size: Size, seed: int, keep: Path | None) -> tuple[Row, Report]:
     """Runs one experiment and prints its row."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="qtasks-chaos-") as temporary:
         folder = (keep or Path(temporary)) / f"{backend}-{fault}"
         folder.mkdir(parents=True)
         report = run(backend, size, seed, fault, folder)
-    say(row(backend, fault, seed, report))
-    sys.stderr.write(f"{backend} {fault}: {time.monotonic() - began:.0f} s\n")
-    return report
-
-
-def add(total: Report, report: Report) -> None:
-    """Sums up."""
-    for name in ("acked", "faults", "kills", "dead", "repeats"):
-        setattr(total, name, getattr(total, name) + getattr(report, name))
-    for name in ("lost", "twice", "left", "over", "recovery"):
-        getattr(total, name).extend(getattr(report, name))
+    row = Row.of(backend, fault, seed, report, time.monotonic() - began)
+    say(str(row))
+    sys.stderr.write(f"{backend} {fault}: {row.seconds:.0f} s{'; ' * bool(row.sabotage)}{row.sabotage}\n")
+    return row, report
 
 
 def say(text: str) -> None:

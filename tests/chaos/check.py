@@ -17,6 +17,8 @@ from qtasks.config import QueueConfig
 from qtasks.errors import BackendError
 from qtasks.schemas import Task
 
+from .recoveries import Back, backs
+from .saboteur import excused, told
 from .site import Site
 
 POISON = ("exits", "segfaults")
@@ -33,7 +35,8 @@ class Report:
         left: entries and open records after quiescence (I4).
         over: tasks with too many failures (I5).
         repeats: runs beyond those that failures explain.
-        recovery: from a kill to the next begin of each task that it interrupted (I8).
+        back: how each task that a kill interrupted came back (I8).
+        sabotage: what the saboteur did, as a sentence.
     """
 
     acked: int = 0
@@ -45,17 +48,13 @@ class Report:
     twice: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     over: list[str] = field(default_factory=list)
-    recovery: list[float] = field(default_factory=list)
+    back: list[Back] = field(default_factory=list)
+    sabotage: str = ""
 
     @property
     def failures(self) -> list[str]:
         """All that must not be."""
         return [*self.lost, *self.twice, *self.left, *self.over]
-
-    def quantile(self, share: float) -> float:
-        """Of the recovery times."""
-        ordered = sorted(self.recovery)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
 def client(site: Site, name: str = "chaos") -> QueueTasks:
@@ -154,7 +153,9 @@ async def check(
             continue
         _judge(report, uuid, name, tasks.get(uuid), begins[uuid], sabotaged=sabotaged)
     _judge_accepted(site, tasks, report)
-    report.recovery = recoveries(site)
+    report.back = backs(site)
+    if incidents := site.lines("sabotage"):
+        report.sabotage = told(incidents)
     return report
 
 
@@ -167,17 +168,12 @@ def _judge(report: Report, uuid: str, name: str, task: Task | None, begun: int, 
     report.dead += dead
     if not begun and not dead:
         report.lost.append(f"I1: {uuid} ({name}) is {task.status} and was never run")
-    if dead and name not in POISON and not (sabotaged and _by_sabotage(task.traceback or "")):
+    if dead and name not in POISON and not (sabotaged and excused(task.traceback or "")):
         report.lost.append(f"I1: {uuid} ({name}) is {task.status}: {task.traceback}")
     if task.attempt > RETRIES.get(name, 0) + 1:
         report.over.append(f"I5: {uuid} ({name}) failed {task.attempt} times")
     expected = task.attempt + (task.status.value == "success")
     report.repeats += max(0, begun - expected) if name not in POISON else 0
-
-
-def _by_sabotage(trace: str) -> bool:
-    """Whether a plugin that failed on purpose is named, or what it put in the place of a result could not be stored."""
-    return "plugin" in trace or "EncodeError: object " in trace
 
 
 def _judge_accepted(site: Site, tasks: dict[str, Task], report: Report) -> None:
@@ -193,22 +189,3 @@ def _judge_accepted(site: Site, tasks: dict[str, Task], report: Report) -> None:
             task is not None and task.status.value == "success" and accepted[0] != f"success {task.returning}"
         ):
             report.twice.append(f"I2: {uuid} shows {task.returning}, accepted was {accepted[0]}")
-
-
-def recoveries(site: Site) -> list[float]:
-    """For each run that a kill interrupted: seconds to the next begin of its task."""
-    killed = {pid: float(at) for pid, at in site.lines("kills")}
-    times: dict[str, list[float]] = {}
-    running: set[tuple[str, str]] = set()
-    for uuid, what, pid, at in site.lines("runs"):
-        if what == "begin":
-            times.setdefault(uuid, []).append(float(at))
-            running.add((uuid, pid))
-        else:
-            running.discard((uuid, pid))
-    found = []
-    for uuid, pid in running:
-        if pid in killed:
-            later = [at for at in times[uuid] if at > killed[pid]]
-            found += [min(later) - killed[pid]] if later else []
-    return found

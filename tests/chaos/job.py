@@ -14,21 +14,22 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 from qtasks.app import QueueTasks
+from qtasks.components.primitives import SweepReport
 from qtasks.components.sqlite import SQLiteStorage
+from qtasks.components.sqlite.file import SQLitePart
 from qtasks.context import TaskContext
-from qtasks.errors import BackendError, EnqueueUnknownError
+from qtasks.errors import BackendError, EnqueueUnknownError, PluginError
 from qtasks.markers import hookimpl
 from qtasks.schemas import TaskRequest
 
-from .clock import wall
+from .clock import machine, wall
+from .saboteur import NAME, saboteur
 
 DIR = Path(os.environ.get("CHAOS_DIR", "."))
 
@@ -66,31 +67,17 @@ class Witness:
         note("accepted", task_broker.uuid, model.status.value, getattr(model, "returning", "-"))
 
 
-def saboteur(seed: str, triggers: Iterable[str]) -> object:
-    """A plugin on every trigger: in one call of a hundred it raises, returns junk or (half of them) hangs."""
-    drawn = random.Random(seed)
+def witness_sweeps(app: QueueTasks) -> None:
+    """Writes down what is queued again: no trigger tells it of each task."""
+    sweep = app.broker.sweep
 
-    def struck() -> Any:
-        what = drawn.random()
-        if what < 0.004:
-            raise RuntimeError("sabotage")
-        return drawn.choice(({"junk": object()}, object(), 42)) if what < 0.008 else None
+    async def witnessed(limit: int, max_deliveries: int) -> SweepReport:
+        report = await sweep(limit, max_deliveries)
+        for uuid in report.restored:
+            note("restored", uuid, wall())
+        return report
 
-    async def struck_or_hung() -> Any:
-        if drawn.random() < 0.001:
-            await asyncio.sleep(60)
-        return struck()
-
-    def implementation(number: int) -> Any:
-        # One function each: what marks it is an attribute of the function.
-        if number % 2:
-            return hookimpl(lambda: struck())
-        return hookimpl(partial(struck_or_hung))
-
-    plugin = SimpleNamespace()
-    for number, name in enumerate(triggers):
-        setattr(plugin, name, implementation(number))
-    return plugin
+    app.broker.sweep = witnessed  # type: ignore[method-assign]
 
 
 def make_app() -> QueueTasks:
@@ -99,7 +86,11 @@ def make_app() -> QueueTasks:
     app = QueueTasks("chaos", os.environ["CHAOS_URL"], storage=SQLiteStorage(storage) if storage else None)
     app.add_plugin(Witness(), name="witness")
     if seed := os.environ.get("CHAOS_SABOTAGE"):
-        app.add_plugin(saboteur(seed, sorted(app.pm.triggers)), name="saboteur", plugin_timeout=0.5)
+        app.add_plugin(saboteur(seed, app.pm.triggers, note), name=NAME, plugin_timeout=0.5)
+    for component in (app.broker, app.storage, app.global_config):
+        if isinstance(component, SQLitePart):
+            component.clock = machine
+    witness_sweeps(app)
     declare(app)
     return app
 
@@ -148,7 +139,7 @@ def declare(app: QueueTasks) -> None:
         until = time.monotonic() + seconds
         # Until it runs elsewhere, or time is up: how long that takes is the machine's affair.
         while time.monotonic() < until and begun(context.uuid) < 2:
-            time.sleep(0.02)  # it holds the event loop as work on the CPU would
+            time.sleep(0.05)  # it holds the event loop as work on the CPU would
         note("runs", context.uuid, "end", os.getpid(), wall())
         return result
 
@@ -209,7 +200,7 @@ async def _acknowledged(app: QueueTasks, batch: list[TaskRequest]) -> None:
     while True:
         try:
             await app.add_tasks(batch)
-        except (EnqueueUnknownError, BackendError) as error:
+        except (EnqueueUnknownError, BackendError, PluginError) as error:
             note("producer-errors", type(error).__name__, str(error).replace("\n", " "))
             await asyncio.sleep(0.1)
         else:

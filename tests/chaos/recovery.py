@@ -16,8 +16,8 @@ from pathlib import Path
 from qtasks.config import QueueConfig
 from tests.support.redis_server import RedisServer
 
-from .check import recoveries
 from .faults import BACKENDS
+from .recoveries import interrupted
 from .site import Site, site, wait_for
 
 TASKS = 20
@@ -44,7 +44,7 @@ def recover(place: Site, after: float) -> list[float]:
     place.kill(worker)
     place.worker()
     wait_for("all have run again", lambda: len(place.lines("accepted")) == TASKS, 120 + SECONDS)
-    return recoveries(place)
+    return [run.again - run.killed for run in interrupted(place)]
 
 
 def main() -> int:

@@ -84,6 +84,7 @@ class Experiment:
         process.terminate()
         try:
             process.wait(deadline)
+            self.site.noted("stopped", process.pid, time.time())
         except subprocess.TimeoutExpired:
             self.broken.append(f"I10: worker {process.pid} still runs {deadline} s after SIGTERM")
             self.site.kill(process)
@@ -102,9 +103,9 @@ class Experiment:
         wait_for("the workers are up", lambda: pids <= {pid for pid, *_ in self.site.lines("workers")})
 
     def more(self) -> None:
-        """Lets the producer add another share of the tasks; two belong to each fault, and one to the begin."""
+        """Lets the producer add another share of the tasks; three belong to each fault, and one to the begin."""
         self._shares += 1
-        self._release(self.size.tasks * self._shares // (2 * self.size.faults + 1))
+        self._release(self.size.tasks * self._shares // (3 * self.size.faults + 1))
 
     def complete(self, shares: int) -> None:
         """Releases up to so many shares; none twice."""
@@ -275,18 +276,21 @@ def _rage(experiment: Experiment, faults: dict[str, Fault], drawn: random.Random
     wait_for("the first tasks run", lambda: len(site.lines("runs")) > 5)
     for number in range(count):
         name = drawn.choice(sorted(faults))
-        experiment.complete(2 * number + 2)
+        experiment.complete(3 * number + 2)
         time.sleep(drawn.uniform(0.1, 0.5))
-        site.noted("faults", name, time.time())
+        began = time.time()
+        site.noted("faults", name, began)
         faults[name].act(experiment, drawn)
-        experiment.complete(2 * number + 3)
+        if faults[name].away:
+            site.noted("away", began, time.time())
+        experiment.complete(3 * number + 4)
         experiment.revive()
 
 
 def _calm(experiment: Experiment) -> list[str]:
     site = experiment.site
     limit = 300 + experiment.size.tasks / 10
-    experiment.complete(2 * experiment.size.faults + 1)
+    experiment.complete(3 * experiment.size.faults + 1)
 
     def produced() -> bool:
         experiment.revive()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .clock import set_machine
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -28,6 +30,7 @@ class Site:
         self, folder: Path, url: str | None = None, storage: Path | None = None, **settings: object
     ) -> None:
         self.dir = folder
+        set_machine(folder, 0.0)
         self.url = url or f"sqlite:///{folder / 'queue.db'}"
         settings = {"lease": 2, "shutdown_timeout": 3, "concurrency": 10, "reconcile_interval": 2, **settings}
         settings.setdefault("reconcile_age", 1)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .__main__ import row
 from .faults import BACKENDS, FAULTS
 from .run import SIZES, Size, applicable, run
+from .table import Row
 
 SMALL_SEED = 7
 SEED = random.SystemRandom().randrange(10**6)
@@ -24,7 +24,9 @@ def holds(backend: str, size: Size, fault: str, folder: Path, seed: int = SEED) 
         f"python -m tests.chaos --backend {backend} --tasks {size.tasks} --faults {size.faults} --seed {seed} "
         f"--fault {fault}"
     )
-    assert not report.failures, "\n".join([again, row(backend, fault, seed, report), *report.failures[:20]])
+    assert not report.failures, "\n".join(
+        [again, str(Row.of(backend, fault, seed, report, 0.0)), *report.failures[:20]]
+    )
     assert report.acked >= size.tasks
     assert report.faults == (size.faults if fault != "none" else 0)
 

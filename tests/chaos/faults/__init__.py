@@ -24,11 +24,13 @@ class Fault(NamedTuple):
         act: does it, drawing what is left open.
         backends: those to which it applies.
         mixed: whether it is one of those that are mixed.
+        away: whether the store cannot be reached, or refuses, while it lasts: nobody can restore anything then.
     """
 
     act: Callable[[Experiment, random.Random], None]
     backends: tuple[str, ...] = BACKENDS
     mixed: bool = True
+    away: bool = False
 
 
 FAULTS = {
@@ -39,25 +41,26 @@ FAULTS = {
     "block": Fault(processes.block),
     "terminate": Fault(processes.terminate),
     "producer": Fault(processes.kill_producer),
-    # What is due by a clock that is an hour ahead waits for that hour: a mixed run would not end.
-    "clock": Fault(processes.clock_jumps, mixed=False),
+    "clock": Fault(processes.clock_jumps),
+    # What is due by a clock that is ahead waits until that time: it would hide what else takes long.
+    "machine": Fault(processes.machine_clock, ON_SQLITE, mixed=False),
     # A task that kills its worker each time needs few deliveries, the other faults need many.
     "poison": Fault(processes.poison, mixed=False),
     "sabotage": Fault(others.sabotage),
     "hostile": Fault(others.hostile_names),
     "corrupt": Fault(stores.corrupt),
-    "disk": Fault(stores.disk_full, ON_SQLITE),
-    "wipe": Fault(stores.wipe, ("redis+sqlite",)),
-    "server": Fault(stores.kill_server, REDIS),
-    "stall": Fault(stores.pause_server, REDIS),
-    "promote": Fault(stores.promote, REDIS),
+    "disk": Fault(stores.disk_full, ON_SQLITE, away=True),
+    "wipe": Fault(stores.wipe, ("redis+sqlite",), away=True),
+    "server": Fault(stores.kill_server, REDIS, away=True),
+    "stall": Fault(stores.pause_server, REDIS, away=True),
+    "promote": Fault(stores.promote, REDIS, away=True),
     "scripts": Fault(stores.forget_scripts, REDIS),
-    "readonly": Fault(stores.read_only, REDIS),
-    "memory": Fault(stores.memory_full, REDIS),
-    "delay": Fault(links.delay, REDIS),
-    "halfopen": Fault(links.half_open, REDIS),
-    "reset": Fault(links.reset, REDIS),
-    "blackhole": Fault(links.black_hole, REDIS),
+    "readonly": Fault(stores.read_only, REDIS, away=True),
+    "memory": Fault(stores.memory_full, REDIS, away=True),
+    "delay": Fault(links.delay, REDIS, away=True),
+    "halfopen": Fault(links.half_open, REDIS, away=True),
+    "reset": Fault(links.reset, REDIS, away=True),
+    "blackhole": Fault(links.black_hole, REDIS, away=True),
 }
 
 

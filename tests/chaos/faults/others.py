@@ -21,18 +21,25 @@ NAMES = (
     "%s", "$(id)", "\N{RIGHT-TO-LEFT OVERRIDE}x",
 )  # fmt: skip
 TEXTS = (*NAMES, "qtasks:{chaos}:rec", "\\", "]", "?", ":" * 300, "\N{PILE OF POO}", '"', "\x7f")
+STRUCK = 20
+"""Incidents after which a saboteur goes."""
 NEIGHBOURS = ("chaos2", "chao", "chaos-", "CHAOS")
 
 
 def sabotage(experiment: Experiment, drawn: random.Random) -> None:
-    """A worker with a plugin that raises, hangs or returns junk at any trigger takes the place of another."""
+    """A worker and a producer with a plugin that raises, hangs or returns junk at any trigger take the places of
+    others until it has struck often."""
     number = drawn.randrange(len(experiment.workers))
     experiment.stop(experiment.workers[number])
     experiment.sabotaged = True
     saboteur = experiment.worker(CHAOS_SABOTAGE=drawn.random())
+    experiment.restart_producer(CHAOS_SABOTAGE=drawn.random())
     experiment.await_workers(saboteur)
     experiment.more()
-    time.sleep(drawn.uniform(1, 3))
+    before, until = len(experiment.site.lines("sabotage")), time.monotonic() + 15
+    while len(experiment.site.lines("sabotage")) < before + STRUCK and time.monotonic() < until:
+        time.sleep(0.05)
+    experiment.restart_producer()
     experiment.stop(saboteur)
     experiment.workers[number] = experiment.worker()
 

@@ -1,4 +1,4 @@
-"""Faults of workers and producers: killed, stopped, blocked, poisoned, with a clock that jumps."""
+"""Faults of workers and producers: killed, stopped, blocked, poisoned, with clocks that jump."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import random
 import signal
 import time
 from typing import TYPE_CHECKING
+
+from ..clock import set_machine
 
 if TYPE_CHECKING:
     from ..run import Experiment
@@ -65,9 +67,11 @@ def failpoint(experiment: Experiment, drawn: random.Random) -> None:
 def pause(experiment: Experiment, drawn: random.Random) -> None:
     """A worker stands still beyond its lease, and comes back."""
     worker = drawn.choice(experiment.workers)
+    began = time.time()
     worker.send_signal(signal.SIGSTOP)
     time.sleep(experiment.lease * drawn.uniform(1.3, 1.8))
     worker.send_signal(signal.SIGCONT)
+    experiment.site.noted("paused", worker.pid, began, time.time())
 
 
 def terminate(experiment: Experiment, drawn: random.Random) -> None:
@@ -110,5 +114,18 @@ def clock_jumps(experiment: Experiment, drawn: random.Random) -> None:
     experiment.await_workers(confused)
     experiment.more()
     time.sleep(drawn.uniform(1, 3))
+    experiment.more()
+    until = time.monotonic() + 3
+    while not experiment.site.begun(confused) and time.monotonic() < until:
+        time.sleep(0.02)
     experiment.site.kill(confused)
     experiment.workers[number] = experiment.worker()
+
+
+def machine_clock(experiment: Experiment, drawn: random.Random) -> None:
+    """The clock of the machine jumps, ahead or back by up to ten leases, for all its processes; then it is right."""
+    farthest = 10 * experiment.lease
+    set_machine(experiment.site.dir, drawn.uniform(-farthest, farthest))
+    experiment.more()
+    time.sleep(drawn.uniform(1, 3))
+    set_machine(experiment.site.dir, 0.0)
