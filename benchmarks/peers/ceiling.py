@@ -96,7 +96,7 @@ def addition(task: str, args: tuple[Any, ...]) -> tuple[UUID, bytes, bytes]:
     """A new task: its uuid, and what adds it."""
     uuid, now = uuid4(), time.time()
     body = to_json([task, "default", args] if args else [task, "default"])
-    return uuid, wire._ADD.pack(uuid.bytes, 0, 0, 0.0), records._PART.pack(0, now, uuid.bytes) + body
+    return uuid, wire._ADD.pack(uuid.bytes, 0, 0), records._PART.pack(0, now, uuid.bytes) + body
 
 
 class Ceiling(Peer):

@@ -65,10 +65,17 @@ _POLL = 1.0
 """Seconds between looks for work while notifications are interrupted."""
 
 
-def add_verdict(reply: bytes, uuid: UUID) -> AddVerdict:
-    """What add.lua and add_push.lua say of the record with this uuid."""
-    kind = _ADDED[reply[0]]
-    return AddVerdict(kind, uuid_of(reply[1:17]) if kind is Added.EXISTS else uuid)
+def add_verdicts(reply: bytes, uuids: Sequence[UUID]) -> list[AddVerdict]:
+    """What add.lua and add_push.lua say of the records with these uuids: a letter for each, and behind them the
+    uuids of those that have the unique keys already."""
+    verdicts: list[AddVerdict] = []
+    others = len(uuids)
+    for letter, uuid in zip(reply, uuids, strict=False):
+        kind = _ADDED[letter]
+        if kind is Added.EXISTS:
+            uuid, others = uuid_of(reply[others : others + 16]), others + 16
+        verdicts.append(AddVerdict(kind, uuid))
+    return verdicts
 
 
 def settle_verdicts(reply: bytes) -> list[SettleVerdict]:
@@ -294,7 +301,7 @@ class RedisBroker(Broker, Colocated):
         for addition in additions:
             args += addition.args(queues)
         reply = await self.link.run("add_push", args, queues, durable=True)
-        return [add_verdict(each, addition.uuid) for each, addition in zip(reply, additions, strict=True)]
+        return add_verdicts(reply, [addition.uuid for addition in additions])
 
     async def claim_and_start(
         self, n: int, queues: Sequence[str], owner: str, lease: float

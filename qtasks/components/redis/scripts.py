@@ -1,15 +1,15 @@
 """The Lua scripts: read from their files, completed by what they include, and packed for the wire.
 
-A script names what it needs in its first lines: `--@include` other files, `--@queues` three keys more
-for each queue that is named in ARGV[1]. Of an included file it gets only the definitions that it uses, and
-of the fixed keys only those that are named then: the server makes every function anew for every call, and
-for a call with one task these cost more than all that the call does.
+A script names what it needs in its first lines: `--@include` other files (which may include others, too), and
+`--@queues` three keys more for each queue that is named in ARGV[1]. Of an included file it gets only the definitions
+that it uses, and of the fixed keys only those that are named then: the server makes every function anew for every
+call, and for a call with one task these cost more than all that the call does.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
@@ -42,21 +42,20 @@ class Script:
 def script(name: str) -> Script:
     """The script of this name."""
     source = _read(name)
-    includes: list[str] = []
-    with_queues = False
-    for line in source.splitlines():
-        if not line.startswith("--@"):
-            break
-        directive, *words = line[3:].split()
-        if directive == "include":
-            includes = words
-        elif directive == "queues":
-            with_queues = True
-    linked = _linked([_read(part) for part in includes], source)
+    linked = _linked([_read(part) for part in dict.fromkeys(_included(source))], source)
     keys = tuple(sorted(set(_KEY.findall(linked))))
     table = ", ".join(f"{key} = KEYS[{i}]" for i, key in enumerate(keys, 1))
     body = f"local K, FIXED = {{ {table} }}, {len(keys)}\n{linked}".encode()
-    return Script(name, body, sha1(body).hexdigest().encode(), keys, with_queues)  # noqa: S324
+    return Script(name, body, sha1(body).hexdigest().encode(), keys, "--@queues\n" in source)  # noqa: S324
+
+
+def _included(source: str) -> Iterator[str]:
+    """The files that a source includes, each behind what it includes itself."""
+    directive, *names = source.partition("\n")[0].split()
+    if directive == "--@include":
+        for name in names:
+            yield from _included(_read(name))
+            yield name
 
 
 _KEY = re.compile(r"\bK\.(\w+)")

@@ -24,7 +24,7 @@ from qtasks.components.primitives import (
     StartVerdict,
     Update,
 )
-from qtasks.components.redis.broker import CAPABILITIES, add_verdict, gather, hold, settle_verdicts
+from qtasks.components.redis.broker import CAPABILITIES, add_verdicts, gather, hold, settle_verdicts
 from qtasks.components.redis.faults import backend_error
 from qtasks.components.redis.link import RedisLink
 from qtasks.components.redis.records import apply_token, decode_finished, decode_shown, encode_lines
@@ -84,14 +84,18 @@ class RedisStorage(Storage):
     # --- The life of a record ---------------------------------------------------------------------
 
     async def add_many(self, records: Sequence[TaskRecord]) -> list[AddVerdict]:
+        parts = list(chunks(records))
         calls = []
-        for part in chunks(records):
+        for part in parts:
             args: list[bytes] = []
             for record in part:
                 args += added(record)
             calls.append(self.link.run("add", args, durable=True))
-        replies = [reply for part in await gather(calls) for reply in part]
-        return [add_verdict(reply, record.uuid) for reply, record in zip(replies, records, strict=True)]
+        return [
+            verdict
+            for part, reply in zip(parts, await gather(calls), strict=True)
+            for verdict in add_verdicts(reply, [record.uuid for record in part])
+        ]
 
     async def start_many(self, handles: Sequence[DeliveryHandle]) -> list[StartVerdict]:
         verdicts: list[StartVerdict] = []

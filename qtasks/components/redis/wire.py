@@ -27,7 +27,7 @@ _ENTRY = struct.Struct(">16scBIdddH")
 _SETTLE = struct.Struct(">16sdcBdHB")
 _NUMBERS = struct.Struct(">dddd")
 _NACK = struct.Struct(">dId")
-_ADD = struct.Struct(">16sHhd")
+_ADD = struct.Struct(">16sHh")
 _OUTCOMES = {
     Outcome.SUCCESS: b"s", Outcome.ERROR: b"e", Outcome.CANCEL: b"c",
     Outcome.RETRY: b"r", Outcome.RELEASE: b"l",
@@ -91,7 +91,6 @@ class Addition(NamedTuple):
     queue: str
     uuid: UUID
     priority: int
-    epoch: int
     token: bytes
     part: bytes
     max_queue: int | None
@@ -100,13 +99,12 @@ class Addition(NamedTuple):
     def of(cls, record: TaskRecord, max_queue: int | None = None) -> Addition:
         """Of a record. Raises `EncodeError`."""
         return cls(
-            record.queue, record.uuid, record.priority, record.epoch, encode_token(record),
-            encode_part(record), max_queue,
+            record.queue, record.uuid, record.priority, encode_token(record), encode_part(record), max_queue,
         )  # fmt: skip
 
     def args(self, queues: Sequence[str]) -> tuple[bytes, bytes]:
         """Where it is queued, and its part."""
-        head = _ADD.pack(self.uuid.bytes, queues.index(self.queue), self.priority, self.epoch)
+        head = _ADD.pack(self.uuid.bytes, queues.index(self.queue), self.priority)
         return head + self.token, self.part
 
 

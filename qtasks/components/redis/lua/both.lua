@@ -26,14 +26,15 @@ end
 
 -- A new record and its entry. `full` is asked only for what would be added.
 local function add_and_enqueue(header, part, full)
-  local id, index, priority, min_epoch, at = unpack_struct('>c16Hhd', header)
+  local id, index, priority, at = unpack_struct('>c16Hh', header)
   local q = queues[index + 1]
   local kind, other, available, unique = add(id, part)
   if kind == 'A' then
-    if full and full(q) then return 'F' .. id end
-    local number = store(id, part, unique, string.sub(header, at))
+    if full and full(q) then return 'F' end
+    local token = string.sub(header, at)
+    local number = store(id, part, unique, token)
     if not entry(id) then enqueue(id, q, priority, available, number) end
-    above(min_epoch)
+    if token ~= '' then above(unpack_struct('>d', token, 2)) end
   elseif kind == 'S' and rec:get(id) then
     -- It stands in its own queue, whichever this caller names. Where that is not at hand, the reconciler looks after it.
     local r, h = run_of(id), head(rec:get(id))
@@ -43,5 +44,5 @@ local function add_and_enqueue(header, part, full)
       if r then above(r.epoch) end
     end
   end
-  return kind .. other
+  return kind, other
 end

@@ -55,24 +55,6 @@ local function raise_epoch()
   end
 end
 
-local arrivals = {}
-local function arrived(name) arrivals[name] = (arrivals[name] or 0) + 1 end
-
--- As many idle workers are told as entries arrived; each registration is used once.
-local function wake_up()
-  if next(arrivals) == nil then return end
-  local idle = call('HGETALL', K.wake)
-  for i = 1, #idle, 2 do
-    for name, left in pairs(arrivals) do
-      if left > 0 and string.find(idle[i + 1], ' ' .. name .. ' ', 1, true) then
-        call('HDEL', K.wake, idle[i])
-        if call('PUBLISH', idle[i], 'w') > 0 then arrivals[name] = left - 1 end
-        break
-      end
-    end
-  end
-end
-
 local function place(id, q, score, due)
   if due > now then q.delayed:put(id, due) else q.ready:put(id, score) end
   arrived(q.name)

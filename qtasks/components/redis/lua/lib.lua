@@ -1,12 +1,5 @@
+--@include base
 -- Hashes and sorted sets as a batch sees them: read at once, changed in memory, written at once by commit().
-local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
-local byte, sub = string.byte, string.sub
-local MOST = 1000 -- arguments that one unpack may take
-local PRIORITY_STEP = 35184372088832 -- 2^45: (priority + 128) * step + sequence is exact in a double
-
-local time = call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
-
 local opened, counts = {}, {}
 
 -- A batch of changes to one key: `set` as the command that writes takes it, `drop` what is removed.
@@ -99,15 +92,6 @@ local function last_words(self)
   self.set, self.drop, self.n = set, drop, #set
 end
 
--- The server keeps a hash of few and short values as one list, and looks through all of it for each field. One long
--- value makes a table of it for as long as it is not empty; the value is replaced at once.
-local MANY = 16
-local function make_table(self)
-  local set, n = self.set, self.n
-  set[n + 1], set[n + 2] = set[1], set[2]
-  set[2] = string.rep(' ', 1025)
-end
-
 -- What frees memory comes first: a script that has written once is not stopped by `maxmemory` any more,
 -- so tasks can still be claimed and settled on a full server.
 local written = false
@@ -120,7 +104,7 @@ local function commit()
   end
   for i = 1, #opened do
     local s = opened[i]
-    if s.n >= 2 * MANY and s.add == 'HSET' then make_table(s) end
+    if s.n >= 2 * MANY and s.add == 'HSET' then make_table(s.set) end
     if s.n > 0 then bulk(s.add, s.key, s.set) end
   end
   for name, delta in pairs(counts) do

@@ -6,7 +6,7 @@ for n = 1, #settled_ids(1) do
   verdicts[n] = verdict
   if verdict == 'A' then
     for follows = i + 2, i + 2 * more, 2 do
-      local id, _, _, _, at = unpack_struct('>c16Hhd', ARGV[follows])
+      local id, _, _, at = unpack_struct('>c16Hh', ARGV[follows])
       local kind, _, _, unique = add(id, ARGV[follows + 1])
       if kind == 'A' then store(id, ARGV[follows + 1], unique, string.sub(ARGV[follows], at)) end
     end

@@ -1,0 +1,35 @@
+-- What every script may need: the commands, the time, idle workers to be told.
+local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
+local byte, sub = string.byte, string.sub
+local MOST = 1000 -- arguments that one unpack may take
+local PRIORITY_STEP = 35184372088832 -- 2^45: (priority + 128) * step + sequence is exact in a double
+
+local time = call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+
+-- The server keeps a hash of few and short values as one list, and looks through all of it for each field. One long
+-- value makes a table of it for as long as it is not empty; the value is replaced at once.
+local MANY = 16
+local function make_table(set)
+  local n = #set
+  set[n + 1], set[n + 2] = set[1], set[2]
+  set[2] = string.rep(' ', 1025)
+end
+
+local arrivals = {}
+local function arrived(name) arrivals[name] = (arrivals[name] or 0) + 1 end
+
+-- As many idle workers are told as entries arrived; each registration is used once.
+local function wake_up()
+  if next(arrivals) == nil then return end
+  local idle = call('HGETALL', K.wake)
+  for i = 1, #idle, 2 do
+    for name, left in pairs(arrivals) do
+      if left > 0 and string.find(idle[i + 1], ' ' .. name .. ' ', 1, true) then
+        call('HDEL', K.wake, idle[i])
+        if call('PUBLISH', idle[i], 'w') > 0 then arrivals[name] = left - 1 end
+        break
+      end
+    end
+  end
+end
