@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from qtasks.components.primitives import Added, HoldVerdict, SettleVerdict
 from qtasks.errors import TransientError
 from tests.support.redis_pair import QUEUE, Trio, opened, record, success
 from tests.support.redis_server import PASSWORD, USER, RedisServer, follows, free_port
+from tests.support.tcp_proxy import TcpProxy
 
 SETTLING = 60.0
 
@@ -64,26 +66,32 @@ def whole(client: redis.Redis) -> bool:
     return b"cluster_state:ok" in info and b"cluster_known_nodes:3" in info
 
 
+CLUSTERED = {
+    "cluster_enabled": "yes",
+    "databases": "1",
+    "cluster_node_timeout": "2000",
+    "appendonly": "no",
+}
+
+
+def form_cluster(nodes: Sequence[RedisServer], meet: tuple[int, ...] = ()) -> None:
+    """Makes a cluster of three nodes; `meet`: the ports of the first as they are announced, with that of the bus."""
+    bounds = [0, 5461, 10923, 16384]
+    for n, node in enumerate(nodes):
+        with node.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[n], bounds[n + 1] - 1)
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", *(meet or (nodes[0].port,)))
+    for node in nodes:
+        with node.client() as client:
+            eventually(lambda client=client: whole(client), "the cluster is whole")
+        node.restrict()
+
+
 @pytest.fixture(scope="module")
 def cluster():
     with contextlib.ExitStack() as stack:
-        nodes = [
-            stack.enter_context(
-                RedisServer(
-                    cluster_enabled="yes", databases="1", cluster_node_timeout="2000", appendonly="no"
-                )
-            )
-            for _ in range(3)
-        ]
-        bounds = [0, 5461, 10923, 16384]
-        for n, node in enumerate(nodes):
-            with node.client() as client:
-                client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[n], bounds[n + 1] - 1)
-                client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
-        for node in nodes:
-            with node.client() as client:
-                eventually(lambda client=client: whole(client), "the cluster is whole")
-            node.restrict()
+        nodes = [stack.enter_context(RedisServer(**CLUSTERED)) for _ in range(3)]
+        form_cluster(nodes)
         yield nodes
 
 
@@ -104,11 +112,11 @@ async def test_cluster_with_one_seed_gone(cluster):
 
 
 class Sentinel(RedisServer):
-    """A sentinel that watches one master and needs nobody's agreement."""
+    """A sentinel that watches one master and needs nobody's agreement; `host` is the name that it tells clients."""
 
-    def __init__(self, master: RedisServer) -> None:
+    def __init__(self, master: RedisServer | TcpProxy, host: str = "127.0.0.1") -> None:
         super().__init__()
-        self._master = master
+        self._master, self._host = master, host
 
     def start(self) -> None:
         import subprocess
@@ -116,7 +124,8 @@ class Sentinel(RedisServer):
         settings = Path(self.dir) / "sentinel.conf"
         settings.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self.dir}\nlogfile log\n"
-            f"sentinel monitor main 127.0.0.1 {self._master.port} 1\n"
+            "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n"
+            f"sentinel monitor main {self._host} {self._master.port} 1\n"
             "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n"
         )
         words = [self.program, str(settings), "--sentinel"]

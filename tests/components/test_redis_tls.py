@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
 import trustme
 
 from qtasks.errors import FatalError, TransientError
-from tests.components.test_redis_deployments import smoke
+from tests.components.test_redis_deployments import CLUSTERED, LOGIN, Sentinel, form_cluster, smoke
 from tests.support.redis_pair import opened
 from tests.support.redis_server import PASSWORD, USER, RedisServer, flavours, free_port
 from tests.support.tcp_proxy import TcpProxy
@@ -112,3 +114,84 @@ async def test_plain_commands_to_a_tls_port_get_no_answer(port, certificates):
     with pytest.raises(TransientError):
         async with opened(f"{plain}?socket_timeout=2"):
             pass
+
+
+class Front(TcpProxy):
+    """A TLS end that also takes who speaks plainly: a sentinel of the wheel, which watches the port that it names."""
+
+    def __init__(self, port: int, tls: ssl.SSLContext) -> None:
+        super().__init__(port)
+        self._either, self._socket = tls, socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._socket.setblocking(False)
+
+    async def __aenter__(self) -> Front:
+        self._accepting = asyncio.create_task(self._accept())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._accepting.cancel()
+        self._socket.close()
+        self.cut()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                taken, _ = await loop.sock_accept(self._socket)
+                group.create_task(self._begin(loop, taken))
+
+    async def _begin(self, loop: asyncio.AbstractEventLoop, taken: socket.socket) -> None:
+        speaks = loop.create_future()
+        loop.add_reader(taken, lambda: speaks.done() or speaks.set_result(None))
+        await speaks
+        loop.remove_reader(taken)
+        handshake = taken.recv(1, socket.MSG_PEEK) == b"\x16"
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader, self._serve)
+        with contextlib.suppress(OSError):
+            await loop.connect_accepted_socket(
+                lambda: protocol, taken, ssl=self._either if handshake else None
+            )
+
+
+def deployed(scheme: str, ports: Iterable[int], master: str, certificates: Certificates) -> str:
+    hosts = ",".join(f"localhost:{port}" for port in ports)
+    _, _, query = url(0, certificates).partition("?")
+    return f"rediss+{scheme}://{LOGIN}{hosts}/{master}?{query}"
+
+
+async def test_sentinel_over_tls(certificates):
+    """The sentinel and the master that it names are both asked over TLS, and their names are checked."""
+    with RedisServer() as master:
+        master.restrict()
+        async with Front(master.port, certificates.context()) as front:
+            with Sentinel(front, host="localhost") as sentinel:
+                async with (
+                    TcpProxy(sentinel.port, tls=certificates.context()) as asked,
+                    opened(deployed("sentinel", [asked.port], "main", certificates)) as trio,
+                ):
+                    assert trio.link.address == ("localhost", front.port)
+                    await smoke(trio)
+
+
+async def test_cluster_over_tls(certificates):
+    """The seed and the node that has the slot are both asked over TLS, and their names are checked."""
+    async with contextlib.AsyncExitStack() as stack:
+        nodes, fronts = [RedisServer(**CLUSTERED) for _ in range(3)], []
+        for node in nodes:
+            front = TcpProxy(node.port, tls=certificates.context())
+            fronts.append(await stack.enter_async_context(front))
+            node.options |= {
+                "cluster_announce_port": str(front.port), "cluster_announce_bus_port": str(node.port + 10_000),
+                "cluster_announce_hostname": "localhost", "cluster_preferred_endpoint_type": "hostname",
+            }  # fmt: skip
+            stack.enter_context(node)
+        form_cluster(nodes, meet=(fronts[0].port, nodes[0].port + 10_000))
+        places = set()
+        for app in ("app", "app-1", "b", "c", "d", "e"):
+            async with opened(deployed("cluster", [fronts[0].port], "", certificates), app=app) as trio:
+                await smoke(trio)
+                places.add(trio.link.address)
+        assert len(places) > 1
+        assert places <= {("localhost", front.port) for front in fronts}
