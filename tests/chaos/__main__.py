@@ -33,13 +33,14 @@ def main() -> int:
     parser.add_argument(
         "--keep", type=Path, help="an empty directory for the files of the run, which are kept"
     )
+    parser.add_argument("--minutes", type=float, help="after which no more faults and tasks come")
     parser.add_argument("--json", type=Path, help="a file to which the figures of each row are added")
     chosen = parser.parse_args()
     seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(10**6)
     say(f"seed {seed}\n{HEADER}")
     rows, failed = [], 0
     for backend, fault, size in experiments(chosen):
-        row, report = one(backend, fault, size, seed, chosen.keep)
+        row, report = one(backend, fault, size, seed, chosen.keep, chosen.minutes)
         rows.append(row)
         if chosen.json is not None:
             save(chosen.json, row)
@@ -66,13 +67,15 @@ def sized(chosen: argparse.Namespace, default: str) -> Size:
     return Size(chosen.tasks or size.tasks, chosen.faults or size.faults, size.workers)
 
 
-def one(backend: str, fault: str, size: Size, seed: int, keep: Path | None) -> tuple[Row, Report]:
+def one(
+    backend: str, fault: str, size: Size, seed: int, keep: Path | None, minutes: float | None
+) -> tuple[Row, Report]:
     """Runs one experiment and prints its row."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="qtasks-chaos-") as temporary:
         folder = (keep or Path(temporary)) / f"{backend}-{fault}"
         folder.mkdir(parents=True)
-        report = run(backend, size, seed, fault, folder)
+        report = run(backend, size, seed, fault, folder, minutes)
     row = Row.of(backend, fault, seed, report, time.monotonic() - began)
     say(str(row))
     sys.stderr.write(f"{backend} {fault}: {row.seconds:.0f} s{'; ' * bool(row.sabotage)}{row.sabotage}\n")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,6 +118,11 @@ class Experiment:
         whole.write_text(str(tasks))
         whole.rename(self.site.dir / "released")
 
+    def shorten(self) -> None:
+        """Ends the experiment with the tasks that are released by now."""
+        self.size = self.size._replace(tasks=int((self.site.dir / "released").read_text()))
+        self.restart_producer()
+
     def produce(self, **env: object) -> None:
         """Starts the producer of what is still to be acknowledged."""
         already = len(self.site.lines("acked"))
@@ -221,20 +227,23 @@ def _may_mount() -> bool:
             return False
 
 
-def run(backend: str, size: Size, seed: int, fault: str, folder: Path) -> Report:
+def run(
+    backend: str, size: Size, seed: int, fault: str, folder: Path, minutes: float | None = None
+) -> Report:
     """Runs an experiment and judges it.
 
     Parameters:
         backend: one of `BACKENDS`.
         fault: a name, `mixed` or `none`.
         folder: an empty directory.
+        minutes: after which no more faults and tasks come.
     """
     faults = applicable(backend, fault)
     drawn = random.Random(seed)
     with _opened(backend, folder, size, seed, faults) as experiment:
         observer = Observer(experiment.site)
         with _watched(observer):
-            _rage(experiment, faults, drawn)
+            _rage(experiment, faults, drawn, minutes)
             left = _calm(experiment)
         report = asyncio.run(
             check(experiment.site, observer, spoilt=experiment.spoilt, sabotaged=experiment.sabotaged)
@@ -267,14 +276,20 @@ def _watched(observer: Observer) -> Iterator[None]:
         thread.join()
 
 
-def _rage(experiment: Experiment, faults: dict[str, Fault], drawn: random.Random) -> None:
+def _rage(
+    experiment: Experiment, faults: dict[str, Fault], drawn: random.Random, minutes: float | None
+) -> None:
     site = experiment.site
+    until = inf if minutes is None else time.monotonic() + 60 * minutes
     count = experiment.size.faults if faults else 0
     experiment.more()
     experiment.produce()
     experiment.workers = [experiment.worker() for _ in range(experiment.size.workers)]
     wait_for("the first tasks run", lambda: len(site.lines("runs")) > 5)
     for number in range(count):
+        if time.monotonic() > until:
+            experiment.shorten()
+            break
         name = drawn.choice(sorted(faults))
         experiment.complete(3 * number + 2)
         time.sleep(drawn.uniform(0.1, 0.5))
