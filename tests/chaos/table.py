@@ -115,7 +115,6 @@ def load(paths: Iterable[Path]) -> list[Row]:
 def text(rows: Sequence[Row]) -> str:
     """The table, and what was sabotaged."""
     lines = [HEADER, *map(str, rows), str(total(rows)), ""]
-    lines += [f"Commits: {', '.join(sorted({row.commit for row in rows}))}. ", ""]
     told = [f"- {row.backend}, {row.fault}, seed {row.seed}: {row.sabotage}." for row in rows if row.sabotage]
     return "\n".join([*lines, *(["What the saboteur did:", "", *told, ""] if told else [])])
 
@@ -123,7 +122,9 @@ def text(rows: Sequence[Row]) -> str:
 def main() -> None:
     """Writes the table of the files that are named into the page."""
     page = PAGE.read_text()
-    new = BEGIN + "\n" + text(load(map(Path, sys.argv[1:]))) + "\n" + END
+    rows = load(map(Path, sys.argv[1:]))
+    new = BEGIN + "\n" + text(rows) + "\n" + END
+    sys.stderr.write(f"{len(rows)} rows of {', '.join(sorted({row.commit for row in rows}))}\n")
     PAGE.write_text(re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: new, page, flags=re.DOTALL))
 
 
