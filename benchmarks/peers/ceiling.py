@@ -50,9 +50,8 @@ def body_of(record: bytes) -> list[Any]:
     return body
 
 
-async def settle_args(entry: bytes, record: bytes) -> tuple[bytes, bytes]:
+async def settle_args(uuid: bytes, epoch: float, record: bytes) -> tuple[bytes, bytes]:
     """Runs one claimed task; gives what settles it."""
-    uuid, _, _, _, _, epoch, *_ = wire._ENTRY.unpack(entry)
     name, _, *given = body_of(record)
     result = await FUNCTIONS[name](*(given[0] if given else ()))
     now = time.time()
@@ -60,19 +59,21 @@ async def settle_args(entry: bytes, record: bytes) -> tuple[bytes, bytes]:
         "status": "success", "updated_at": now, "finished_at": now, "expires_at": now + TTL, "returning": result
     }  # fmt: skip
     head = wire._SETTLE.pack(uuid, epoch, b"s", 0, now + TTL, 0, 0)
-    return head + OWNER.encode(), to_json(changes)
+    return head + wire._SHORT.pack(len(OWNER)) + OWNER.encode(), to_json(changes)
 
 
 async def drain_batch(link: RedisLink) -> int:
     """Claims a batch, runs it and settles it; gives how many it had."""
     claim = [b"%d" % BATCH, OWNER.encode(), b"600.0", b"", b"600.0"]
-    _, _, *found = await link.run("claim_start", claim, QUEUES)
-    if found:
+    _, _, entries, *values = await link.run("claim_start", claim, QUEUES)
+    if values:
         args: list[bytes] = []
-        for i in range(0, len(found), 2):
-            args += await settle_args(found[i], found[i + 1])
+        for (uuid, _, _, _, _, epoch, *_), value in zip(
+            wire._ENTRY.iter_unpack(entries), values, strict=True
+        ):
+            args += await settle_args(uuid, epoch, value)
         await link.run("settle_ack", args, QUEUES)
-    return len(found) // 2
+    return len(values)
 
 
 async def drain(link: RedisLink) -> None:

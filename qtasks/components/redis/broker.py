@@ -38,7 +38,7 @@ from qtasks.components.redis.wire import (
     Addition,
     chunks,
     dropped,
-    handle_of,
+    handles_of,
     held,
     number,
     queues_of,
@@ -143,8 +143,8 @@ class RedisBroker(Broker, Colocated):
 
     async def claim(self, n: int, queues: Sequence[str], owner: str, lease: float) -> list[DeliveryHandle]:
         names = tuple(queues)
-        _, _, *entries = await self._claim("claim", names, [b"%d" % n, owner.encode(), number(lease)], [])
-        return [handle_of(entry, owner, names) for entry in entries]
+        reply = await self._claim("claim", names, [b"%d" % n, owner.encode(), number(lease)], [])
+        return handles_of(reply[2], owner, names)
 
     async def _claim(
         self, name: str, queues: tuple[str, ...], args: list[bytes], more: list[bytes]
@@ -156,7 +156,7 @@ class RedisBroker(Broker, Colocated):
         generation = notifier.generation
         notifier.work.clear()  # before the claim: what arrives after it is not in its reply
         reply: list[bytes] = await self.link.run(name, [*args, channel, *more], queues)
-        self._armed = (queues, generation) if len(reply) == 2 and channel and reply[0] != b"0" else None
+        self._armed = (queues, generation) if not reply[2] and channel and reply[0] != b"0" else None
         self._next_due = float(reply[0]) + asyncio.get_running_loop().time() if reply[0] else None
         return reply
 
@@ -308,16 +308,15 @@ class RedisBroker(Broker, Colocated):
     ) -> list[tuple[DeliveryHandle, TaskRecord]]:
         names = tuple(queues)
         grace = number(self.config.missing_grace)
-        _, now, *found = await self._claim(
+        _, now, entries, *values = await self._claim(
             "claim_start", names, [b"%d" % n, owner.encode(), number(lease)], [grace]
         )
         started_at = float(now)
         started: list[tuple[DeliveryHandle, TaskRecord]] = []
         unreadable: list[tuple[DeliveryHandle, str]] = []
-        for i in range(0, len(found), 2):
-            handle = handle_of(found[i], owner, names)
+        for handle, value in zip(handles_of(entries, owner, names), values, strict=True):
             try:
-                record = decode_open(handle.uuid, found[i + 1])
+                record = decode_open(handle.uuid, value)
             except UnreadableError as error:
                 unreadable.append((handle, str(error)))
                 continue

@@ -27,6 +27,7 @@ _ENTRY = struct.Struct(">16scBIdddH")
 _SETTLE = struct.Struct(">16sdcBdHB")
 _NUMBERS = struct.Struct(">dddd")
 _NACK = struct.Struct(">dId")
+_SHORT = struct.Struct(">H")
 _ADD = struct.Struct(">16sHh")
 _OUTCOMES = {
     Outcome.SUCCESS: b"s", Outcome.ERROR: b"e", Outcome.CANCEL: b"c",
@@ -70,13 +71,15 @@ def dropped(reply: bytes) -> list[DropVerdict]:
     return [_DROPPED[code] for code in reply]
 
 
-def handle_of(data: bytes, owner: str, queues: Sequence[str]) -> DeliveryHandle:
-    """A claimed entry."""
-    uuid, _, restored, deliveries, score, epoch, available_at, queue = _ENTRY.unpack(data)
-    return DeliveryHandle(
-        uuid_of(uuid), int(epoch), owner, deliveries, restored == 1, queues[queue],
-        int(score // PRIORITY_STEP) - 128, available_at,
-    )  # fmt: skip
+def handles_of(data: bytes, owner: str, queues: Sequence[str]) -> list[DeliveryHandle]:
+    """Claimed entries, as they stand one behind the other."""
+    return [
+        DeliveryHandle(
+            uuid_of(uuid), int(epoch), owner, deliveries, restored == 1, queues[queue],
+            int(score // PRIORITY_STEP) - 128, available_at,
+        )
+        for uuid, _, restored, deliveries, score, epoch, available_at, queue in _ENTRY.iter_unpack(data)
+    ]  # fmt: skip
 
 
 def added(record: TaskRecord) -> tuple[bytes, bytes]:
@@ -127,7 +130,8 @@ def settled(settle: Settle, queues: Sequence[str]) -> list[bytes]:
         head += _NUMBERS.pack(*numbers)
     if nack is not None:
         head += _NACK.pack(nack.delay, nack.deliveries, nack.min_epoch)
-    args = [head + handle.owner.encode(), body]
+    owner = handle.owner.encode()
+    args = [head + _SHORT.pack(len(owner)) + owner, body]
     for record in settle.then:
         args += Addition.of(record).args(queues)
     return args

@@ -100,40 +100,32 @@ local function promote(q)
   bulk('ZADD', q.ready_key, add)
 end
 
--- Takes up to n due entries of one queue: their uuids and entries, leased under fresh epochs; the third value
--- is how many were looked at (an index may name an entry that is leased or buried by now, or that stands in
--- another queue: left out).
-local function take(q, n, owner, lease)
+-- Takes up to n due entries of one queue out of `ready`: their uuids, what ZPOPMIN gave, the epoch before the first of
+-- theirs.
+local function pop(q, n)
   promote(q)
-  local popped = call('ZPOPMIN', q.ready_key, n)
-  local all, total, ids, entries, taken = {}, 0, {}, {}, 0
-  for i = 1, #popped, 2 do
-    total = total + 1
-    all[total] = popped[i]
+  local popped, ids = call('ZPOPMIN', q.ready_key, n), {}
+  for i = 1, #popped, 2 do ids[(i + 1) / 2] = popped[i] end
+  if #ids == 0 then return ids end
+  ent:load(ids)
+  return ids, popped, call('INCRBY', K.epoch, #ids) - #ids
+end
+
+-- The entry of one of them, claimed; nil where an index named one that is leased or buried by now, or that stands in
+-- another queue.
+local function take(q, id, score, epoch, owner)
+  local e = ent.val[id] and entry(id)
+  if not e then
+    -- It is claimed for the first time; its record knows since when it is due.
+    e = { state = 'L', restored = 0, deliveries = 1, score = tonumber(score), epoch = epoch, available = -1,
+      owner = owner, queue = q.name }
+  elseif e.state == 'W' and e.queue == q.name then
+    e.state, e.owner, e.epoch, e.score = 'L', owner, epoch, tonumber(score)
+    e.deliveries = e.deliveries + 1
+  else
+    return nil
   end
-  if total == 0 then return ids, entries, 0 end
-  ent:load(all)
-  local epoch, ends = call('INCRBY', K.epoch, total) - total, text(now + lease)
-  for i = 1, total do
-    local id = all[i]
-    local e = ent.val[id] and entry(id)
-    if not e then
-      -- It is claimed for the first time; its record knows since when it is due.
-      e = { state = 'L', restored = 0, deliveries = 1, score = tonumber(popped[2 * i]), epoch = epoch + i,
-        available = -1, owner = owner, queue = q.name }
-    elseif e.state == 'W' and e.queue == q.name then
-      e.state, e.owner, e.epoch, e.score = 'L', owner, epoch + i, tonumber(popped[2 * i])
-      e.deliveries = e.deliveries + 1
-    else
-      e = nil
-    end
-    if e then
-      q.lease:put(id, ends)
-      taken = taken + 1
-      ids[taken], entries[taken] = id, e
-    end
-  end
-  return ids, entries, total
+  return e
 end
 
 -- An idle worker leaves word where it can be told of work; a full server may refuse that, which costs latency only.

@@ -1,11 +1,14 @@
 --@include lib broker storage
 --@queues
 -- claim_and_start. ARGV: queue names | n, owner, lease, channel, seconds that a missing record is waited for.
--- Gives the seconds until the next entry is due (where none was claimed), the server's time, then an entry
--- and its record each.
-local left, owner, lease, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[6])
-local reply, n, looked = { '', text(now) }, 2, 0
+-- Gives the seconds until the next entry is due (where none was claimed), the server's time, the entries, one
+-- behind the other, and a record for each.
+local left, owner, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[6])
+local ends, looked = text(now + tonumber(ARGV[4])), 0
+local reply, n, entries, m = { '', text(now), '' }, 3, {}, 0
 local tail = pack('>Hc0', #owner, owner)
+local FIRST = pack('>c1BI4', 'L', 0, 1)
+local started = pack('>I4ddHc0', 1, now, now, #owner, owner)
 
 -- What cannot run is put where it belongs, by the start verdicts; its delivery is returned.
 local function turn_away(id, e, kind, value)
@@ -25,39 +28,71 @@ local function turn_away(id, e, kind, value)
   end
 end
 
-local function begin(ids, entries, index)
+-- A claim of any task. Gives its entry and its record, if it may run.
+local function begin(q, id, score, epoch, index)
+  local e = take(q, id, score, epoch, owner)
+  if not e then return nil end
+  q.lease:put(id, ends)
+  local before = run.val[id]
+  local kind, value, _, available = start(id, epoch, owner, e.deliveries)
+  if kind ~= 'S' then
+    turn_away(id, e, kind, value)
+    return nil
+  end
+  e.available = available
+  if before and cancel:get(id) then
+    value = value .. '\ncancel_requested\ttrue\ncancel_reason\t' .. cancel:get(id)
+  end
+  return claimed(id, e, tail, index), value
+end
+
+-- Claims and starts what was taken from one queue. Nearly all of it are new tasks whose first claim this is: there is no
+-- token to compare and no count to go on with, so their tokens are written straight away.
+local function begin_all(q, ids, popped, before, index)
   rec:load(ids)
   run:load(ids)
+  local ents, recs, runs, leases = ent.val, rec.val, run.val, q.lease.val
+  local of_ent, of_run, of_lease, k = {}, {}, {}, 0
+  local queued = tail .. q.name
   for i = 1, #ids do
-    local id, e = ids[i], entries[i]
-    local before = run.val[id]
-    local kind, value, _, available = start(id, e.epoch, owner, e.deliveries)
-    if kind == 'S' then
-      e.available = available
-      if before and cancel:get(id) then
-        value = value .. '\ncancel_requested\ttrue\ncancel_reason\t' .. cancel:get(id)
-      end
-      reply[n + 1], reply[n + 2] = claimed(id, e, tail, index), value
-      n = n + 2
-      left = left - 1
+    local id, available = ids[i], nil
+    local value = recs[id]
+    if value and not ents[id] and not runs[id] and readable(value) then available = unpack_struct('>d', value, 9) end
+    local told
+    if available and available <= now then
+      local head = pack('>ddd', popped[2 * i], before + i, available)
+      local e, r = FIRST .. head .. queued, 'P' .. sub(head, 9, 16) .. started
+      ents[id], runs[id], leases[id] = e, r, ends
+      of_ent[k + 1], of_ent[k + 2], of_run[k + 1], of_run[k + 2] = id, e, id, r
+      of_lease[k + 1], of_lease[k + 2], k = ends, id, k + 2
+      told = id .. FIRST .. head .. index
     else
-      turn_away(id, e, kind, value)
+      told, value = begin(q, id, popped[2 * i], before + i, index)
+    end
+    if told then
+      n, m = n + 1, m + 1
+      reply[n], entries[m] = value, told
     end
   end
+  append(ent, of_ent)
+  append(run, of_run)
+  append(q.lease, of_lease)
+  count('process', k / 2)
 end
 
 for index = 1, #queues do
-  while left > 0 and looked < 1000 do
-    local ids, entries, seen = take(queues[index], math.min(left, 400), owner, lease)
-    if seen == 0 then break end
-    looked = looked + seen
-    begin(ids, entries, pack('>H', index - 1))
+  while left > m and looked < 1000 do
+    local ids, popped, before = pop(queues[index], math.min(left - m, 400))
+    if #ids == 0 then break end
+    looked = looked + #ids
+    begin_all(queues[index], ids, popped, before, pack('>H', index - 1))
   end
 end
+reply[3] = table.concat(entries)
 -- A worker that was shown only what cannot run looks again at once instead of going to rest.
 if looked == 0 then
   reply[1] = rest_until_due(ARGV[5], ARGV[1])
-elseif n == 2 then
+elseif m == 0 then
   reply[1] = '0'
 end
 commit()

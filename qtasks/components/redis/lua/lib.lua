@@ -61,6 +61,24 @@ function Hash:put(id, value)
   if value then write(self, id, value) else remove(self, id) end
 end
 
+-- Writes a list of fields and values, or scores and members, of which `val` is up to date.
+local function append(self, list)
+  if self.n == 0 then
+    self.set, self.n = list, #list
+  else
+    for i = 1, #list, 2 do write(self, list[i], list[i + 1]) end
+  end
+end
+
+-- Removes a list of fields or members, of which `val` is up to date. The list is not copied.
+local function remove_all(self, list)
+  if self.m == 0 then
+    self.drop, self.m = list, #list
+  else
+    for i = 1, #list do remove(self, list[i]) end
+  end
+end
+
 local Zset = { add = 'ZADD', remove = 'ZREM', id_at = 1 }
 Zset.__index = Zset
 

@@ -224,15 +224,17 @@ local function runs(token, epoch, owner)
 end
 
 -- What settle.lua and settle_ack.lua are given: two values per settle, and two for each record of its `then`.
--- The first has a head; where the task goes back to NEW, its numbers; where its entry goes back, how; the owner.
+-- The first has a head; where the task goes back to NEW, its numbers; where its entry goes back, how; the owner, with
+-- its size.
 local SETTLE, NUMBERS, NACK = '>c16dc1BdHB', '>dddd', '>dI4d'
 local MORE_AT = 35
 local function settled_ids(first)
   local ids, n, i = {}, 0, first
   while i <= #ARGV do
     n = n + 1
-    ids[n] = string.sub(ARGV[i], 1, 16)
-    i = i + 2 + 2 * unpack_struct('>H', ARGV[i], MORE_AT)
+    ids[n] = sub(ARGV[i], 1, 16)
+    local high, low = byte(ARGV[i], MORE_AT, MORE_AT + 1)
+    i = i + 2 + 512 * high + 2 * low
   end
   rec:load(ids)
   run:load(ids)
@@ -251,7 +253,7 @@ local function settle(i)
     nack = { unpack_struct(NACK, ARGV[i], at) }
     at = nack[4]
   end
-  local owner = string.sub(ARGV[i], at)
+  local owner = sub(ARGV[i], at + 2)
   local value, token = rec:get(id), run:get(id)
   local verdict = 'A'
   if not (value and runs(token, epoch, owner)) then
