@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from qtasks.components.primitives import DeliveryHandle, Nack, Outcome, PushItem, Settle, SettleVerdict
+from qtasks.components.primitives import DeliveryHandle, Nack, Outcome, PushItem, Settle, SettleVerdict, Start
 from qtasks.schemas import TaskStatusEnum
+from qtasks.testing.samples import handle as token_of
 from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer
 
@@ -97,6 +98,22 @@ async def test_what_is_put_back_at_once_is_leased_to_nobody(server):
         with server.client(db=link.target.db) as client:
             assert client.zrange(f"{link.calls.prefix}lease:default", 0, -1) == [task.uuid.bytes]
             assert client.zrange(f"{link.calls.prefix}delayed:default", 0, -1) == [lost.uuid.bytes]
+
+
+async def test_a_task_for_which_nobody_named_a_time_is_due_whatever_the_clock_of_its_producer_shows(server):
+    ahead = time.time() + 3600
+    times = {"created_at": ahead, "updated_at": ahead, "available_at": ahead}
+    plain, other = record(**times), [record(**times, unique_key="k"), record(**times)]
+    later = record(**times | {"available_at": ahead + 1})
+    url = server.url()
+    async with opened(url) as (broker, storage, *_):
+        for batch in ([plain], other, [later]):
+            await broker.add_and_push(batch, None)
+        claimed = await broker.claim_and_start(10, QUEUE, "me", 30.0)
+        assert {handle.uuid for handle, _ in claimed} == {plain.uuid, *(each.uuid for each in other)}
+        await storage.add_many([alone := record(**times)])
+        verdicts = await storage.start_many([token_of(alone.uuid), token_of(later.uuid)])
+        assert [verdict.kind for verdict in verdicts] == [Start.STARTED, Start.NOT_DUE]
 
 
 async def test_an_idle_worker_and_an_idle_client_cost_nothing_between_events(server):

@@ -107,10 +107,14 @@ def poison(experiment: Experiment, drawn: random.Random) -> None:
 
 
 def clock_jumps(experiment: Experiment, drawn: random.Random) -> None:
-    """The clock of a worker jumps, by up to an hour ahead or back, twice a second; then its worker is killed."""
+    """The clocks of a worker and a producer jump by up to an hour, ahead or back, until both are killed."""
     number = drawn.randrange(len(experiment.workers))
     experiment.stop(experiment.workers[number])
     confused = experiment.worker(CHAOS_CLOCK=drawn.random())
+    if (
+        experiment.backend == "redis"
+    ):  # where another store is a file, producers share the clock of its machine
+        experiment.restart_producer(CHAOS_CLOCK=drawn.random())
     experiment.await_workers(confused)
     experiment.more()
     time.sleep(drawn.uniform(1, 3))
@@ -119,6 +123,7 @@ def clock_jumps(experiment: Experiment, drawn: random.Random) -> None:
     while not experiment.site.begun(confused) and time.monotonic() < until:
         time.sleep(0.02)
     experiment.site.kill(confused)
+    experiment.restart_producer()
     experiment.workers[number] = experiment.worker()
 
 

@@ -1,4 +1,4 @@
--- New tasks as most are: due now, without unique key and token, of uuids that nobody has, and with room in their queues.
+-- New tasks as most are: due at once, without unique key and token, of uuids that nobody has, and with room in their queues.
 -- They are written as add_push.lua would write them, without the tables by which it looks at everything else: to a single
 -- task those cost more than all that it needs. A batch that has anything else in it is left to add_push, untouched.
 
@@ -8,7 +8,7 @@ local function plain_batch(n)
   local ids, seen, places = {}, {}, {}
   for i = 1, n do
     local header, part = ARGV[2 * i + 1], ARGV[2 * i + 2]
-    if #header ~= 20 or byte(part) % 4 ~= 0 or unpack_struct('>d', part, 2) > now then return nil end
+    if #header ~= 20 or byte(part) % 4 ~= 0 then return nil end
     local id, index, priority = unpack_struct('>c16Hh', header)
     if seen[id] then return nil end
     ids[i], seen[id] = id, true

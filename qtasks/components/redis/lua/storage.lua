@@ -1,7 +1,8 @@
 -- Records of the storage. `rec` keeps open records as they were written, `run` the last token of each
 -- that was started (PROCESS is known from it), `res` finished records. No JSON is read here:
 --   rec  R seq | flags available [created] digest [unique_key] | base list, then lines `field TAB value`
---        flags: 1 it was not due at once, so `created` is there; 2 it has a unique key; 4 its digest is text with its size
+--        flags: 1 somebody named a time, so `created` is there: without it a task is due, whatever its producer's clock
+--        says; 2 it has a unique key; 4 its digest is text with its size
 --   run  state epoch deliveries started updated owner        (state P: in process, N: put back)
 --   res  F status dead expires | run | rec | a last line: the changes of the settle, one object
 local RUN, RES = '>c1dI4ddHc0', '>c1c1BdH'
@@ -31,7 +32,7 @@ local function fields(value, from)
   local flags = byte(value, from)
   if not flags or flags > 7 or #value < from + 10 then return nil end
   local available, at, unique = unpack_struct('>d', value, from + 1), from + 9, ''
-  if flags % 2 == 1 then at = at + 8 end
+  if flags % 2 == 1 then at = at + 8 elseif available > now then available = now end
   local last = flags >= 4 and text_end(value, at) or at + 15
   local digest = sub(value, at, last)
   if flags % 4 >= 2 then
@@ -136,7 +137,7 @@ local function start(id, epoch, owner, deliveries)
   local again = r and r.state == 'P' and r.epoch == epoch and r.owner == owner
   if not again then
     if r and r.epoch >= epoch then return 'C', r.epoch end
-    if available > now then return 'D', available - now end
+    if available > now and byte(value, FLAGS_AT) % 2 == 1 then return 'D', available - now end
     if not r or r.state ~= 'P' then count('process', 1) end
     token = pack('>c1dI4', 'P', epoch, deliveries) .. (starts[owner] or started_by(owner))
     run:put(id, token)
