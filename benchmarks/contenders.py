@@ -23,6 +23,7 @@ class Entry(NamedTuple):
         asynchronous: whether its client and its tasks are coroutines; a plain function is then another workload.
         requirements: the file in `requirements/` of its environment; `None` is that of its module's name.
         for_trips: options for round trips only.
+        options: of every session.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Entry(NamedTuple):
     asynchronous: bool = False
     requirements: str | None = None
     for_trips: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def python(self, *, renew: bool = False) -> str:
         """Its interpreter."""
@@ -52,6 +54,12 @@ PEERS = (
     Entry("huey", "huey", delivery=AT_MOST, for_trips={"notify": True}),
 )
 HUEY_SQLITE = Entry("huey, SQLite", "huey", store="sqlite", delivery=AT_MOST)
+OURS_ON_DISK = OURS_SQLITE._replace(
+    name="qtasks, SQLite, fsync", options=MappingProxyType({"config": {"durability": "fsync"}})
+)
+HUEY_ON_DISK = HUEY_SQLITE._replace(name="huey, SQLite, fsync", options=MappingProxyType({"fsync": True}))
+ON_DISK = (OURS_ON_DISK, HUEY_ON_DISK)
+"""Both with `synchronous=FULL`: what is acknowledged is on the disk. In the basic workload only."""
 ALL = (OURS, CEILING, *PEERS, OURS_SQLITE, HUEY_SQLITE)
 LOGGING: tuple[Entry, dict[str, Any]] = (OURS._replace(name="qtasks, --log-level info"), {"log": "info"})
 """qtasks with a line in the log per task, as the command line has it by default, and its options."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from benchmarks.contenders import AT_LEAST, CEILING, HUEY_SQLITE, OURS, OURS_SQLITE, PEERS
+from benchmarks.contenders import (
+    AT_LEAST,
+    CEILING,
+    HUEY_ON_DISK,
+    HUEY_SQLITE,
+    OURS,
+    OURS_ON_DISK,
+    OURS_SQLITE,
+    PEERS,
+)
 from benchmarks.suite import medians
 
 RATES = ("add_one", "add_crowd", "add_bulk", "drain")
@@ -87,7 +96,11 @@ def drains(of: Figures, cores: int) -> list[Goal]:
         ),
         two_workers(of, cores),
         against(
-            "drain on SQLite, huey on SQLite", sqlite, of.best("drain", [HUEY_SQLITE.name]), 8,
+            "drain on SQLite, huey on SQLite without a sync to disk", sqlite, of.best("drain", [HUEY_SQLITE.name]), 8,
+        ),
+        against(
+            "the same at like durability, both with fsync", of("drain", OURS_ON_DISK.name),
+            of.best("drain", [HUEY_ON_DISK.name]), 8,
         ),
         Goal(
             "round trip p50 on SQLite: ≤ 5 ms", "not measured" if trip is None else f"{trip * 1e3:.2f} ms",

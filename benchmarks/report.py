@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import ALL, CEILING, OURS, OURS_SQLITE
+from benchmarks.contenders import ALL, CEILING, ON_DISK, OURS, OURS_ON_DISK, OURS_SQLITE
 from benchmarks.goals import Figures, goals
 from benchmarks.suite import backlog_of
 
@@ -37,7 +37,7 @@ def goal_table(found: dict[str, Any]) -> str:
 def main_table(of: Figures) -> str:
     """Everybody, the basic figures."""
     rows = []
-    for entry in sorted(ALL, key=lambda entry: -(of("drain", entry.name) or 0)):
+    for entry in sorted((*ALL, *ON_DISK), key=lambda entry: -(of("drain", entry.name) or 0)):
         if of("drain", entry.name) is None:
             continue
 
@@ -45,12 +45,10 @@ def main_table(of: Figures) -> str:
             return number(of(name, who), unit, digits)
 
         memory = f"{cell('resident', 1e-6)} ({cell('processes')})"
-        name = f"**{entry.name}**" if entry in (OURS, OURS_SQLITE) else entry.name
+        name = f"**{entry.name}**" if entry in (OURS, OURS_SQLITE, OURS_ON_DISK) else entry.name
         trip = "–" if of("p50", entry.name) is None else f"{cell('p50', 1e3, 2)} / {cell('p99', 1e3, 2)}"
-        ours, drain = (
-            of("drain", (OURS if entry.store == "redis" else OURS_SQLITE).name),
-            of("drain", entry.name),
-        )
+        likewise = OURS_ON_DISK if entry in ON_DISK else OURS_SQLITE if entry.store == "sqlite" else OURS
+        ours, drain = of("drain", likewise.name), of("drain", entry.name)
         factor = "–" if ours is None or drain is None else f"{ours / drain:.1f}"
         rows.append((
             name, cell("add_one"), cell("add_crowd"), cell("add_bulk"), cell("drain"), factor, trip, memory,

@@ -17,7 +17,17 @@ from typing import Any
 
 from benchmarks import backlog, chain
 from benchmarks.contender import Contender, ContenderError
-from benchmarks.contenders import ALL, CEILING, LOGGING, OURS, OURS_SQLITE, PEERS, Entry, with_plugins
+from benchmarks.contenders import (
+    ALL,
+    CEILING,
+    LOGGING,
+    ON_DISK,
+    OURS,
+    OURS_SQLITE,
+    PEERS,
+    Entry,
+    with_plugins,
+)
 from benchmarks.session import Plan, fresh, measure
 from tests.support.redis_server import RedisServer
 
@@ -83,7 +93,7 @@ def workloads(plan: Plan, peers: tuple[Entry, ...], chosen: tuple[str, ...]) -> 
     )
     plugged = [with_plugins(n) for n in (1, 3, 10)] + [with_plugins(3, replace=True)]
     return {
-        "base": [(entry, {}, plan) for entry in those("base", everyone)],
+        "base": [(entry, {}, plan) for entry in (*those("base", everyone), *ON_DISK)],
         "payload": [(entry, {}, payload) for entry in those("payload", everyone)],
         "sync": [(entry, {}, sync) for entry in those("sync", everyone) if entry.asynchronous],
         "plugins": [(entry, options, short) for entry, options in [(OURS, {}), *plugged, LOGGING]],
@@ -170,7 +180,11 @@ def attempt(session: Session, entry: Entry, options: dict[str, Any], plan: Plan)
             with (
                 fresh(entry.store) as store,
                 Contender(
-                    entry.module, entry.python(), store.url, options, dict(entry.for_trips)
+                    entry.module,
+                    entry.python(),
+                    store.url,
+                    {**entry.options, **options},
+                    dict(entry.for_trips),
                 ) as contender,
             ):
                 session.figures = measure(contender, store, plan)

@@ -17,9 +17,11 @@ ON_SQLITE = URL.startswith("sqlite:///")
 
 
 def made() -> Huey:
-    """The application. On SQLite without a sync to disk at each commit: less than qtasks does (NORMAL)."""
+    """The application. On SQLite `synchronous` is OFF, the quickest that huey has. With the option `fsync` it is FULL,
+    as by default where the library has no other default, to which huey leaves it."""
     if ON_SQLITE:
-        return SqliteHuey("bench", filename=URL.removeprefix("sqlite:///"), fsync=False)
+        fsync = bool(OPTIONS.get("fsync"))
+        return SqliteHuey("bench", filename=URL.removeprefix("sqlite:///"), fsync=fsync)
     return RedisHuey("bench", url=URL, notify_result=bool(OPTIONS.get("notify")))
 
 

@@ -20,9 +20,12 @@ class Component:
         config: the settings of that application; before it is bound, those of the environment.
         capabilities: what it promises beyond the contract.
         clock: gives the current Unix time in seconds; tests put their own in its place.
+        switch_interval: seconds that a thread of this component shall wait for the interpreter lock at most while the
+            event loop is busy. A process that only serves gives it to `sys.setswitchinterval`; no other does.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities()
+    switch_interval: ClassVar[float | None] = None
 
     def __init__(self) -> None:
         self.app_name = ""

@@ -175,6 +175,9 @@ class Starter(Component):
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 50)
+        parts = (self.app.broker.switch_interval, self.app.storage.switch_interval)
+        if wanted := [seconds for seconds in parts if seconds is not None]:
+            sys.setswitchinterval(min(*wanted, sys.getswitchinterval()))
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._run(until_idle))
 

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import marks, report
 from benchmarks.contender import Contender
-from benchmarks.contenders import ALL, CEILING, OURS, OURS_SQLITE
+from benchmarks.contenders import ALL, CEILING, ON_DISK, OURS, OURS_ON_DISK, OURS_SQLITE
 from benchmarks.environments import REQUIREMENTS
 from benchmarks.goals import goals
 from benchmarks.session import Plan, fresh, measure
@@ -85,8 +85,8 @@ def run_with(**ours: float) -> dict[str, Any]:
     """The raw figures of a run in which qtasks differs from all others, who are alike."""
     sessions = []
     for workload in ("base", "two", "plugins"):
-        for entry in ALL:
-            own = entry in (OURS, OURS_SQLITE)
+        for entry in (*ALL, *ON_DISK):
+            own = entry in (OURS, OURS_SQLITE, OURS_ON_DISK)
             figures = {**FIGURES, **(ours if own else {})}
             # Three repetitions: the median must not see the outlier.
             for number, factor in enumerate((1.0, 1.0, 1000.0)):

@@ -185,3 +185,32 @@ async def test_a_stream_starts_anew_with_a_new_run(tmp_path):
         assert not await storage.append_items(handle._replace(owner="other"), 0, [0])
         assert await storage.append_items(handle, 0, ["new"])
         assert await storage.read_items(one.uuid, 0, 10) == ["new"]
+
+
+SERVING = """
+import sys
+from qtasks import QueueTasks
+
+app = QueueTasks("app", "sqlite:///" + sys.argv[1])
+
+@app.task(name="look")
+async def look() -> float:
+    return sys.getswitchinterval()
+
+async def main():
+    async with app:
+        before = sys.getswitchinterval()
+        task = await app.add_task("look")
+        await app.serve(until_idle=True)
+        return before, (await task.wait_result()).returning
+
+import asyncio
+before, embedded = asyncio.run(main())
+app.run_forever(until_idle=True)
+print(before == embedded, sys.getswitchinterval())
+"""
+
+
+async def test_a_process_that_only_serves_switches_threads_more_often(tmp_path):
+    with process(SERVING, tmp_path / "f.db") as child:
+        assert (await asyncio.to_thread(child.stdout.read)).split() == ["True", "0.0005"]
