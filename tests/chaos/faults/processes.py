@@ -111,9 +111,8 @@ def clock_jumps(experiment: Experiment, drawn: random.Random) -> None:
     number = drawn.randrange(len(experiment.workers))
     experiment.stop(experiment.workers[number])
     confused = experiment.worker(CHAOS_CLOCK=drawn.random())
-    if (
-        experiment.backend == "redis"
-    ):  # where another store is a file, producers share the clock of its machine
+    if experiment.backend == "redis":
+        # Where the storage is a file, its producers are on the same machine and share its clock.
         experiment.restart_producer(CHAOS_CLOCK=drawn.random())
     experiment.await_workers(confused)
     experiment.more()
