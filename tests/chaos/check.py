@@ -155,7 +155,7 @@ async def check(
     _judge_accepted(site, tasks, report)
     report.back = backs(site)
     if incidents := site.lines("sabotage"):
-        report.sabotage = told(incidents)
+        report.sabotage = f"{told(incidents)}; {report.dead} tasks ended in ERROR for it"
     return report
 
 
