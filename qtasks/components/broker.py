@@ -111,7 +111,8 @@ class BrokerPrimitives(ABC):
 
     @abstractmethod
     async def wait_for_work(self, queues: Sequence[str], timeout: float) -> None:
-        """Returns when work may be there, at the latest after `timeout` seconds. A hint, no promise."""
+        """Returns when work may be there, at the latest after `timeout` seconds: soon where something is due already. A
+        hint, no promise. A worker waits here after each claim that gave less than it asked for."""
 
     @abstractmethod
     async def size(self) -> dict[str, QueueSize]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -233,9 +234,10 @@ class RedisStorage(Storage):
                 if left <= 0:
                     return None
                 # Not heard means read again: soon while notifications are interrupted.
-                await asyncio.wait((told,), timeout=min(left, _LOOK_AGAIN if hears else _DEAF))
-                if told.done() and (value := told.result()) is not None:
-                    return decode_finished(uuid, value)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, _LOOK_AGAIN if hears else _DEAF)):
+                        if (value := await told) is not None:
+                            return decode_finished(uuid, value)
             finally:
                 notifier.forget(key, told)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtasks._failpoints import hit
 from qtasks.components.worker.backoff import Backoff
@@ -40,7 +40,7 @@ class Claimer:
         self.open = True
         self.began: float | None = None
         self.room = asyncio.Event()
-        self._hint: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[Any] | None = None
         self._claimed = asyncio.Event()
         self._claimed.set()
         self._ended = asyncio.Event()
@@ -63,8 +63,9 @@ class Claimer:
         """Nothing more is claimed."""
         self.open = False
         self.room.set()
-        if self._hint is not None:
-            self._hint.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
 
     async def ended(self) -> None:
         """Returns when the loop has ended. A claim that is under way is never cancelled: its tasks would be stuck
@@ -97,8 +98,9 @@ class Claimer:
                 worker.take(claimed)
             self._claim_ended()
             backoff.reset()
-            if not claimed and self.open:
-                worker.progressed()
+            if len(claimed) < wanted and self.open:
+                if not claimed:
+                    worker.progressed()
                 await self._wait_for_work()
         except TransientError as error:
             log.warning("the backend is away, trying again: %s", error)
@@ -130,8 +132,12 @@ class Claimer:
 
     async def _wait_for_work(self) -> None:
         worker = self._worker
-        self._hint = asyncio.create_task(worker.app.broker.wait_for_work(worker.queues, IDLE_WAIT))
-        await asyncio.wait([self._hint])
-        hint, self._hint = self._hint, None
-        if not hint.cancelled():
-            hint.result()
+        own = self._waiting = asyncio.current_task()
+        try:
+            await worker.app.broker.wait_for_work(worker.queues, IDLE_WAIT)
+        except asyncio.CancelledError:
+            # `close_up` ends the wait; whoever else cancels means the whole loop.
+            if self.open or own is None or own.uncancel():
+                raise
+        finally:
+            self._waiting = None

@@ -128,7 +128,8 @@ local function take(q, id, score, epoch, owner)
   return e
 end
 
--- An idle worker leaves word where it can be told of work; a full server may refuse that, which costs latency only.
+-- A worker that found less than it wanted leaves word where it can be told of more; a full server may refuse that, which
+-- costs latency only. Gives the seconds until the next entry is due, '' where none waits.
 local function rest_until_due(channel, names)
   for i = 1, #queues do
     if call('ZCARD', queues[i].ready_key) > 0 then return '0' end

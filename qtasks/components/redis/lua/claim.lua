@@ -1,7 +1,7 @@
 --@include lib broker
 --@queues
--- claim. ARGV: queue names | n, owner, lease, channel. Gives the seconds until the next entry is due (where
--- nothing was claimed), the server's time, and the entries, one behind the other.
+-- claim. ARGV: queue names | n, owner, lease, channel. Gives how long to rest (see rest_until_due; 0 where there may be
+-- more), the server's time, and the entries, one behind the other.
 local left, owner, ends = tonumber(ARGV[2]), ARGV[3], text(now + tonumber(ARGV[4]))
 local entries, tail = {}, pack('>Hc0', #owner, owner)
 for index = 1, #queues do
@@ -20,6 +20,6 @@ for index = 1, #queues do
     end
   end
 end
-local rest = #entries == 0 and rest_until_due(ARGV[5], ARGV[1]) or ''
+local rest = (left > 0 or #entries == 0) and rest_until_due(ARGV[5], ARGV[1]) or '0'
 commit()
 return { rest, text(now), table.concat(entries) }

@@ -1,11 +1,11 @@
 --@include lib broker storage
 --@queues
 -- claim_and_start. ARGV: queue names | n, owner, lease, channel, seconds that a missing record is waited for.
--- Gives the seconds until the next entry is due (where none was claimed), the server's time, the entries, one
+-- Gives how long to rest (see rest_until_due; 0 where there may be more), the server's time, the entries, one
 -- behind the other, and a record for each.
 local left, owner, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[6])
 local ends, looked = text(now + tonumber(ARGV[4])), 0
-local reply, n, entries, m = { '', text(now), '' }, 3, {}, 0
+local reply, n, entries, m = { '0', text(now), '' }, 3, {}, 0
 local tail = pack('>Hc0', #owner, owner)
 local FIRST = pack('>c1BI4', 'L', 0, 1)
 local started = pack('>I4ddHc0', 1, now, now, #owner, owner)
@@ -89,12 +89,9 @@ for index = 1, #queues do
   end
 end
 reply[3] = table.concat(entries)
--- A worker that was shown only what cannot run looks again at once instead of going to rest.
-if looked == 0 then
-  reply[1] = rest_until_due(ARGV[5], ARGV[1])
-elseif m == 0 then
-  reply[1] = '0'
-end
+-- A worker that got all there was is told of more, without asking once more first. One that was shown what cannot run
+-- looks again at once instead: it may have been put back.
+if m < left and looked == m then reply[1] = rest_until_due(ARGV[5], ARGV[1]) end
 commit()
 raise_epoch()
 return reply
