@@ -154,6 +154,24 @@ async def test_an_idle_worker_is_told_of_work(server):
             assert await broker.claim_and_start(1, QUEUE, "me", 30.0) == []
 
 
+async def test_a_worker_that_got_all_there_was_is_told_of_more_without_asking_again(server):
+    url = server.url()
+    async with opened(url) as (broker, _, _, _), opened(url) as (client, _, _, _):
+        await broker.link.notifier.ensure(5.0)
+        for _ in range(2):
+            await client.add_and_push([record(), record()], None)
+            assert len(await broker.claim_and_start(3, QUEUE, "me", 30.0)) == 2
+            before = calls(server)
+            resting = asyncio.create_task(broker.wait_for_work(QUEUE, 30.0))
+            await asyncio.sleep(0)
+            await client.add_and_push([record()], None)
+            await asyncio.wait_for(resting, 10.0)
+            assert sent(before, calls(server), "evalsha") == 1, "the client's"
+            # One that got as many as it wanted looks again by itself.
+            assert len(await broker.claim_and_start(1, QUEUE, "me", 30.0)) == 1
+            assert broker._armed is None
+
+
 async def test_a_waiting_client_is_told_of_the_result(server):
     url = server.url()
     async with opened(url) as (broker, _, _, _), opened(url) as (client, storage, _, _):
