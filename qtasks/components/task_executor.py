@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +47,18 @@ class TaskExecutor(Component):
             kw=task_broker.kwargs, args_info=task_func.args_info,
         )  # fmt: skip
 
-    async def execute(
+    def execute(
         self, task_func: TaskExecSchema, task_broker: TaskPrioritySchema, context: TaskContext,
         args: tuple[Any, ...], kw: dict[str, Any],
-    ) -> Any:  # fmt: skip
+    ) -> Coroutine[Any, Any, Any]:  # fmt: skip
         """Runs the code with its middlewares; gives the raw result."""
-        if not task_func.middlewares_before and not task_func.middlewares_after:
-            return await self.run(task_func, context, args, kw)
+        if task_func.middlewares_before or task_func.middlewares_after:
+            return self._run_between(task_func, context, args, kw)
+        return self.run(task_func, context, args, kw)
+
+    async def _run_between(
+        self, task_func: TaskExecSchema, context: TaskContext, args: tuple[Any, ...], kw: dict[str, Any]
+    ) -> Any:
         for middleware in task_func.middlewares_before:
             replaced = await _maybe_await(middleware(context, args, kw))
             if replaced is not None:

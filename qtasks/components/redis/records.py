@@ -44,6 +44,7 @@ _DEFAULTS = tuple(field.default for field in _OTHER_FIELDS)
 _others = attrgetter(*_OTHERS)
 _IN_HEAD = frozenset({"status", "dead", "expires_at"})
 """What a finished record says before its JSON."""
+_IN_HEAD_OR_FINISHED = _IN_HEAD | {"updated_at"}
 _TIMES = ("available_at", "started_at", "updated_at", "deliveries")
 """What Lua keeps as numbers; -1 is no change, -2 is None."""
 
@@ -164,7 +165,7 @@ def _number(value: Any) -> float:
 
 def check_fields(changes: Mapping[str, Any]) -> None:
     """Raises `ValueError` for a field that a record does not have."""
-    if not changes.keys() <= RECORD_FIELDS:
+    if not RECORD_FIELDS.issuperset(changes):
         unknown = ", ".join(sorted(changes.keys() - RECORD_FIELDS))
         raise ValueError(f"a task record has no field {unknown}")
 
@@ -177,10 +178,10 @@ def encode_outcome(changes: Mapping[str, Any]) -> bytes:
         ValueError, EncodeError: an unknown field; a value has no JSON form.
     """
     check_fields(changes)
-    written = {name: value for name, value in changes.items() if name not in _IN_HEAD}
-    if "finished_at" in written and written.get("updated_at") == written["finished_at"]:
-        del written["updated_at"]
-    return encode_object(written)
+    left_out = _IN_HEAD
+    if "finished_at" in changes and changes.get("updated_at") == changes["finished_at"]:
+        left_out = _IN_HEAD_OR_FINISHED
+    return encode_object({name: value for name, value in changes.items() if name not in left_out})
 
 
 def decode_open(uuid: UUID, value: bytes) -> TaskRecord:
@@ -199,7 +200,7 @@ def _decode_body(uuid: UUID, value: bytes, end: int) -> TaskRecord:
     magic, flags, available_at = _HEAD.unpack_from(value)
     if magic != b"R" or flags > _FLAGS:
         raise ValueError("it does not begin as a record does")
-    at, created_at, digest, unique_key = _HEAD.size, available_at, "", None
+    at, created_at, unique_key = _HEAD.size, available_at, None
     if flags & _DUE_LATER:
         (created_at,) = _TIME.unpack_from(value, at)
         at += _TIME.size
@@ -212,8 +213,8 @@ def _decode_body(uuid: UUID, value: bytes, end: int) -> TaskRecord:
     if flags & _HAS_UNIQUE:
         data, at = _text(value, at)
         unique_key = data[1:].decode()
-    lines = value[at:end].split(b"\n") if value.find(b"\n", at, end) >= 0 else (value[at:end],)
-    listed = decode(lines[0])
+    body, *lines = value[at:end].split(b"\n")
+    listed = decode(body)
     if type(listed) is not list:
         raise ValueError("its list is none")
     count = len(listed)
@@ -225,7 +226,7 @@ def _decode_body(uuid: UUID, value: bytes, end: int) -> TaskRecord:
     )  # fmt: skip
     if count > 6:
         _apply(record, listed[6])
-    for line in lines[1:]:
+    for line in lines:
         name, _, data = line.partition(b"\t")
         _apply(record, {name.decode(): decode(data)})
     return record

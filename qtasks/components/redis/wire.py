@@ -36,6 +36,8 @@ _OUTCOMES = {
 _HELD = {ord("h"): HoldVerdict.HELD, ord("l"): HoldVerdict.LOST}
 _DROPPED = {ord("d"): DropVerdict.DONE, ord("l"): DropVerdict.LOST}
 
+_handle = DeliveryHandle._make
+
 T = TypeVar("T")
 
 
@@ -74,9 +76,9 @@ def dropped(reply: bytes) -> list[DropVerdict]:
 def handles_of(data: bytes, owner: str, queues: Sequence[str]) -> list[DeliveryHandle]:
     """Claimed entries, as they stand one behind the other."""
     return [
-        DeliveryHandle(
-            uuid_of(uuid), int(epoch), owner, deliveries, restored == 1, queues[queue],
-            int(score // PRIORITY_STEP) - 128, available_at,
+        _handle(
+            (uuid_of(uuid), int(epoch), owner, deliveries, restored == 1, queues[queue],
+             int(score // PRIORITY_STEP) - 128, available_at)
         )
         for uuid, _, restored, deliveries, score, epoch, available_at, queue in _ENTRY.iter_unpack(data)
     ]  # fmt: skip

@@ -90,38 +90,35 @@ class Run:
 
     async def __call__(self) -> Ended | None:
         """Runs the task and gives what is to be written; `None` where nothing may be (the lease is lost)."""
+        slot = self.slot
         try:
-            return await self._delivery()
+            try:
+                slot.enter()
+                try:
+                    await self._before()
+                finally:
+                    slot.leave()
+                    if slot.interrupted:
+                        await slot.take_back()
+            except UnknownTask as unknown:
+                return self._unknown(unknown)
+            except (TaskCancelError, TaskDefer, TaskRejected) as control:
+                await self._close(control)
+                return await self._controlled(control)
+            except (PluginError, asyncio.CancelledError) as error:
+                await self._close(error)
+                if slot.interrupted:
+                    return await self._stopped(error)
+                if not isinstance(error, PluginError):
+                    raise
+                return await self._release_after(error)
+            return await self._executed()
         except BaseException as error:
             await self._close(error)
             raise
         finally:
             if self._context is not None:
                 _current.reset(self._token)
-
-    async def _delivery(self) -> Ended | None:
-        slot = self.slot
-        try:
-            slot.enter()
-            try:
-                await self._before()
-            finally:
-                slot.leave()
-                if slot.interrupted:
-                    await slot.take_back()
-        except UnknownTask as unknown:
-            return self._unknown(unknown)
-        except (TaskCancelError, TaskDefer, TaskRejected) as control:
-            await self._close(control)
-            return await self._controlled(control)
-        except (PluginError, asyncio.CancelledError) as error:
-            await self._close(error)
-            if slot.interrupted:
-                return await self._stopped(error)
-            if not isinstance(error, PluginError):
-                raise
-            return await self._release_after(error)
-        return await self._executed()
 
     # --- Before the run ---------------------------------------------------------------------
 
@@ -240,7 +237,7 @@ class Run:
             raise  # not the task's: somebody ends the process, or the loop
         except BaseException as error:
             return await self._ended_by(error)
-        return await self._succeeded(result)
+        return await self._finish(success_model(slot.record, result, self.app.clock()))
 
     async def _ended_by(self, error: BaseException) -> Ended | None:
         if isinstance(error, ThreadStillRunning):
@@ -270,9 +267,6 @@ class Run:
         """Waits for a thread that outlives the run, and closes what it used."""
         await asyncio.wait([thread])
         await self._close(ThreadStillRunning(thread))
-
-    async def _succeeded(self, result: Any) -> Ended | None:
-        return await self._finish(success_model(self.slot.record, result, self.app.clock()))
 
     async def _stopped(self, error: BaseException) -> Ended | None:
         """The slot was interrupted. What the code raised then is not a failure of the task."""
