@@ -6,7 +6,6 @@ It prints one line of JSON. Standard library only, since it is imported in the e
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -261,6 +260,8 @@ def run(work: Coroutine[Any, Any, Figures]) -> Figures:
 
 def main(make: Callable[[], Peer | SyncPeer]) -> None:
     """The command line of a contender."""
+    import argparse  # of the client alone: a worker imports its tasks, and this with them
+
     parser = argparse.ArgumentParser()
     parser.add_argument("verb", choices=["worker", "fill", "roundtrip", "check", "versions"])
     parser.add_argument("--task", choices=TASKS, default="empty")

@@ -23,9 +23,17 @@ def main() -> None:
         signal.signal(signal.SIGINT, leave)
         # All is done by then, and what the process was asked for is known: that is its exit code.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    from qtasks.cli.commands import cli
-
     try:
+        # Only where it may be a worker, the one command that stays: it does without what reads the command line.
+        if "run" in sys.argv[1:]:
+            from qtasks.cli.apart import serving
+            from qtasks.cli.serve import serve
+
+            if (asked := serving()) is not None:
+                serve(asked)
+                return
+        from qtasks.cli.commands import cli
+
         cli(prog_name="qtasks")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

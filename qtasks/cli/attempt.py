@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import logging
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID, uuid4
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import Code, CommandError, clean, errors_as_exit_codes, run_async
@@ -26,6 +23,9 @@ from qtasks.errors import QTasksError
 from qtasks.inmemory import VirtualClock, in_memory, run_until_idle
 from qtasks.schemas import Task, TaskExecSchema, TaskPrioritySchema
 from qtasks.trace import Trace, TracePart, TraceRecorder
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 NOTE = (
     "In memory: nothing was queued. The code of the task {ran}. What plugins do outside of qtasks was done: "
@@ -183,6 +183,9 @@ def _show(
     if as_json:
         show_json(whole.to_dict() if other is None else {"with": whole.to_dict(), "without": other.to_dict()})
         return
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(highlight=False)
     console.print(whole.trace.tree(_title(whole), idle=not plugins_only))
     if other is not None:
@@ -203,6 +206,8 @@ def _title(tried: Tried) -> str:
 
 def _lines(tried: Tried) -> list[str]:
     """The tree as lines, without what is another one in each run."""
+    from rich.console import Console
+
     console = Console(width=10_000, file=io.StringIO(), record=True)
     console.print(tried.trace.tree(_title(tried)))
     text = re.sub(r" +[\d.]+ ms|worker [0-9a-f]{16}", "", console.export_text())
@@ -212,6 +217,10 @@ def _lines(tried: Tried) -> list[str]:
 
 
 def _show_difference(console: Console, before: list[str], after: list[str]) -> None:
+    import difflib
+
+    from rich.text import Text
+
     styles = {"+": "green", "-": "red", "@": "dim"}
     lines = list(difflib.unified_diff(before, after, lineterm="", n=1))[2:]
     for line in lines:

@@ -46,7 +46,10 @@ def options(
     ] = False,
 ) -> None:
     """qtasks: a task queue in which every step of a task's life is a declared pluggy hook."""
-    context.obj = Session(app, traceback, plugin or [])
+    hand_over = context.obj
+    if hand_over is not None and context.invoked_subcommand != "run":
+        hand_over(None)
+    context.obj = Session(app, traceback, plugin or [], hand_over)
 
 
 run.add_to(cli)

@@ -13,8 +13,6 @@ from enum import IntEnum
 from types import FrameType
 from typing import Any, TypeVar
 
-import typer
-
 from qtasks.cli import leave
 from qtasks.errors import BackendError, EnqueueUnknownError, QTasksError
 
@@ -69,24 +67,25 @@ def errors_as_exit_codes(show_traceback: bool = False) -> Iterator[None]:
 
     Parameters:
         show_traceback: write the traceback as well.
+
+    Raises:
+        SystemExit: something was raised.
     """
     try:
         with _handler(signal.default_int_handler, instead_of=leave):
             yield
-    except (typer.Exit, typer.Abort):
-        raise
     except KeyboardInterrupt:
         sys.stderr.write("\n")
-        raise typer.Exit(Code.INTERRUPTED) from None
+        raise SystemExit(int(Code.INTERRUPTED)) from None
     except BrokenPipeError:
         raise
     except Exception as error:
         if type(error).__module__.startswith(("click.", "typer.")):
-            raise  # typer shows these itself
+            raise  # typer shows these itself, and takes those that end a command
         if show_traceback:
             traceback.print_exc()
         complain(_message(error))
-        raise typer.Exit(_code(error)) from None
+        raise SystemExit(int(_code(error))) from None
 
 
 def leaving_at_once() -> AbstractContextManager[None]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import tomllib
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-import typer
-
-from qtasks import sync
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import Code, CommandError, leaving_at_once
+from qtasks.manager.discovery import BLOCK
 
 VARIABLE = "QTASKS_APP"
 WAYS = (
@@ -72,20 +70,41 @@ def load(spec: str) -> QueueTasks:
             found = getattr(found, part)
         except AttributeError:
             raise CommandError(f"{module_name!r} has no {attribute or 'app'!r}; {WAYS}", Code.USAGE) from None
-    if isinstance(found, sync.QueueTasks):
-        found = found.app
+    if not isinstance(found, QueueTasks):
+        from qtasks import sync
+
+        if isinstance(found, sync.QueueTasks):
+            found = found.app
     if not isinstance(found, QueueTasks):
         raise CommandError(f"{spec} is a {type(found).__name__}, not a QueueTasks; {WAYS}", Code.USAGE)
     return found
 
 
-def complete_task(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of declared tasks that begin like this, for the shell's completion."""
-    given = context.parent.params.get("app") if context.parent else None
-    try:
-        return [name for name in load(spec_of(given)).tasks if name.startswith(incomplete)]
-    except CommandError:
-        return []
+def application(spec: str, plugins: Sequence[str]) -> QueueTasks:
+    """The application, with the plugins that `-p` asked for, and without those that it keeps out.
+
+    Parameters:
+        spec: as for `load`.
+        plugins: names of installed plugins to be loaded, and `no:name` for those kept out.
+
+    Raises:
+        CommandError: it cannot be imported, or is none; or a plugin is asked for and kept out.
+    """
+    kept_out = [name.removeprefix("no:") for name in plugins if name.startswith("no:")]
+    asked = [name for name in plugins if not name.startswith("no:")]
+    if both := sorted({*kept_out} & {*asked}):
+        raise CommandError(f"-p {both[0]} and -p no:{both[0]}: choose one", Code.USAGE)
+    if kept_out:
+        # Before the application is imported: a plugin that is kept out is not imported either.
+        before = os.environ.get(BLOCK)
+        os.environ[BLOCK] = ",".join([*([before] if before else []), *kept_out])
+    app = load(spec)
+    for name in kept_out:
+        app.pm.block(name)  # where the application was imported before
+    for name in asked:
+        if not app.pm.has(name):
+            app.pm.load_installed([name], strict=True, asked=True)
+    return app
 
 
 def _from_pyproject() -> str | None:
@@ -93,6 +112,8 @@ def _from_pyproject() -> str | None:
         text = Path("pyproject.toml").read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    import tomllib
+
     try:
         settings = tomllib.loads(text).get("tool", {}).get("qtasks", {})
     except tomllib.TOMLDecodeError as error:

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qtasks.cli.exits import Code, run_async
+from qtasks.cli.serve import PARENT
 
 log = logging.getLogger("qtasks.processes")
 
-PARENT = "QTASKS_PARENT"
-"""Set in the environment of a child, whose stdin is then a pipe that closes when the parent ends."""
 BACKOFF_FIRST, BACKOFF_LONGEST = 0.5, 30.0
 HEALTHY = 10.0
 """Seconds that a process has to live for its next loss to count as the first one again."""

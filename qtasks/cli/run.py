@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 from typing import Annotated
 
 import typer
 
 from qtasks.cli import logs
-from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes, leaving_at_once
-from qtasks.cli.processes import PARENT, Family
+from qtasks.cli.exits import Code, CommandError, errors_as_exit_codes
+from qtasks.cli.processes import Family
+from qtasks.cli.serve import Serving, serve
 from qtasks.cli.session import Plugins, session
 from qtasks.registry import check_name
 
@@ -44,21 +42,25 @@ def run(
 
     Exit code 0 after a graceful end.
     """
-    with errors_as_exit_codes(session(context).traceback):
+    asked = session(context)
+    with errors_as_exit_codes(asked.traceback):
         if log_level.lower() not in LEVELS:
             raise CommandError(f"--log-level is one of {', '.join(LEVELS)}, not {log_level!r}", Code.USAGE)
         names = [check_name(name.strip(), "queue name") for name in queues.split(",")] if queues else None
-        logs.set_up(log_level)
-        session(context).plugins += plugin or []
+        asked.plugins += plugin or []
         if processes > 1 or reload:
+            if asked.hand_over is not None:
+                asked.hand_over(None)
+            logs.set_up(log_level)
             if not reload:
-                session(context).app()  # a mistake is told once, here
+                asked.app()  # a mistake is told once, here
             raise typer.Exit(Family(_command(), processes, reload=reload).run())
-        app = session(context).app()
-        app.worker.configure(queues=names, concurrency=concurrency)
-        _follow_parent()
-        with leaving_at_once():
-            app.run_forever(until_idle=until_idle)
+    (asked.hand_over or serve)(
+        Serving(
+            app=asked.given, plugins=asked.plugins, queues=names, concurrency=concurrency, until_idle=until_idle,
+            log_level=log_level, traceback=asked.traceback,
+        )
+    )  # fmt: skip
 
 
 def _command() -> list[str]:
@@ -71,16 +73,3 @@ def _command() -> list[str]:
         elif arg != "--reload" and not arg.startswith("--processes="):
             kept.append(arg)
     return [sys.executable, "-m", "qtasks", *kept]
-
-
-def _follow_parent() -> None:
-    """In a child of `--processes`: stops when the parent is gone, however it went."""
-    if os.environ.pop(PARENT, None) is None:
-        return
-
-    def wait() -> None:
-        while os.read(0, 1024):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, name="qtasks-parent", daemon=True).start()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from qtasks.app import QueueTasks
-from qtasks.cli.exits import Code, CommandError, clean, errors_as_exit_codes, run_async
-from qtasks.cli.locate import load, spec_of
+from qtasks.cli.exits import clean, errors_as_exit_codes, run_async
+from qtasks.cli.locate import application, spec_of
+from qtasks.cli.serve import Serving
 from qtasks.codec import encode
-from qtasks.manager.discovery import BLOCK
 from qtasks.schemas import Task
 
 T = TypeVar("T")
@@ -34,35 +33,30 @@ class Session:
         given: what `-A` said.
         traceback: whether errors are shown with their tracebacks.
         plugins: what `-p` said: names of installed plugins to be loaded, and `no:name` for those kept out.
+        hand_over: takes what a worker is asked to do, or `None` for anything else, and ends this process; where it
+            is missing, the worker runs here.
     """
 
-    def __init__(self, given: str | None, traceback: bool, plugins: Sequence[str] = ()) -> None:
-        self._given = given
+    def __init__(
+        self,
+        given: str | None,
+        traceback: bool,
+        plugins: Sequence[str] = (),
+        hand_over: Callable[[Serving | None], NoReturn] | None = None,
+    ) -> None:
+        self.given = given
         self.traceback = traceback
         self.plugins = list(plugins)
+        self.hand_over = hand_over
 
     @property
     def spec(self) -> str:
         """What names the application."""
-        return spec_of(self._given)
+        return spec_of(self.given)
 
     def app(self) -> QueueTasks:
         """The application, with the plugins that `-p` asked for, and without those that it keeps out."""
-        kept_out = [name.removeprefix("no:") for name in self.plugins if name.startswith("no:")]
-        asked = [name for name in self.plugins if not name.startswith("no:")]
-        if both := sorted({*kept_out} & {*asked}):
-            raise CommandError(f"-p {both[0]} and -p no:{both[0]}: choose one", Code.USAGE)
-        if kept_out:
-            # Before the application is imported: a plugin that is kept out is not imported either.
-            before = os.environ.get(BLOCK)
-            os.environ[BLOCK] = ",".join([*([before] if before else []), *kept_out])
-        app = load(self.spec)
-        for name in kept_out:
-            app.pm.block(name)  # where the application was imported before
-        for name in asked:
-            if not app.pm.has(name):
-                app.pm.load_installed([name], strict=True, asked=True)
-        return app
+        return application(self.spec, self.plugins)
 
     def ask(self, question: Callable[[QueueTasks], Awaitable[T]]) -> T:
         """Opens the application, asks it something, closes it; errors become exit codes."""

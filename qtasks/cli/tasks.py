@@ -11,10 +11,20 @@ import typer
 
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import Code, CommandError, clean
-from qtasks.cli.locate import complete_task
+from qtasks.cli.locate import load, spec_of
 from qtasks.cli.session import Json, session, show_json, show_rows, task_dict
 from qtasks.components.stats import InspectStats
 from qtasks.schemas import Task, TaskStatusEnum
+
+
+def complete_task(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of declared tasks that begin like this, for the shell's completion."""
+    given = context.parent.params.get("app") if context.parent else None
+    try:
+        return [name for name in load(spec_of(given)).tasks if name.startswith(incomplete)]
+    except CommandError:
+        return []
+
 
 Uuid = Annotated[UUID, typer.Argument(metavar="UUID", help="The uuid of the task.")]
 TaskName = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,6 +67,8 @@ def _conflicts(place: Place, peers: list[Place], around: set[str], registered: l
         around: the plugins that are only among the others.
         registered: the names of all plugins.
     """
+    from difflib import get_close_matches  # for mistakes only; every worker would keep it
+
     if place.tryfirst and place.trylast:
         yield "it asks for tryfirst and for trylast: trylast wins"
     position = peers.index(place)
@@ -79,7 +80,7 @@ def _conflicts(place: Place, peers: list[Place], around: set[str], registered: l
         for name in sorted(asked):
             if name in around:
                 yield f"it asks to run {word} {name!r}, but one of the two is a wrapper here, and runs around the other"
-            elif name not in registered and (close := difflib.get_close_matches(name, registered, n=1)):
+            elif name not in registered and (close := get_close_matches(name, registered, n=1)):
                 yield f"it asks to run {word} {name!r}, which is not registered: did it mean {close[0]!r}?"
 
 

@@ -28,6 +28,12 @@ def result(shop: Path, uuid: str) -> dict[str, object]:
     return found
 
 
+def result_of(folder: Path, app: str, uuid: str) -> list[str]:
+    done = run(folder, "-A", app, "get", uuid, "--json")
+    found: list[str] = json.loads(done.stdout)["returning"]
+    return found
+
+
 def pids(command: Running) -> list[int]:
     return [int(pid) for pid in re.findall(r"is pid (\d+)", command.output)]
 
@@ -143,3 +149,46 @@ def test_reload_starts_again_when_a_file_changes(shop: Path) -> None:
         family.signal(signal.SIGINT)
         assert family.wait() == 0
         assert "Traceback" not in family.output
+
+
+# --- How a worker comes to know what is asked of it -----------------------------------------------
+
+LEAN = """
+import sys
+from qtasks import QueueTasks
+
+app = QueueTasks("lean", "sqlite:///lean.db")
+
+
+@app.task(name="run")
+async def modules() -> list[str]:
+    return sorted({name.partition(".")[0] for name in sys.modules} | ({"qtasks.cli.commands"} & {*sys.modules}))
+"""
+
+
+def test_a_worker_keeps_nothing_of_what_reads_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "lean.py").write_text(LEAN)
+    # A task that is called like the command: the word alone makes no worker.
+    added = run(tmp_path, "-A", "lean:app", "add", "run")
+    assert (added.returncode, added.stderr) == (0, "")
+    done = run(tmp_path, "-A", "lean:app", "run", "--until-idle", "--concurrency", "2")
+    assert done.returncode == 0, done.stderr
+    loaded = result_of(tmp_path, "lean:app", added.stdout.strip())
+    assert "aiosqlite" in loaded
+    assert not {"typer", "click", "rich", "qtasks.cli.commands"} & {*loaded}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["run", "--until-lunch"], 2, "--until-lunch"),
+        (["run", "--log-level", "loud"], 2, "--log-level"),
+        (["run", "--help"], 0, "--until-idle"),
+    ],
+)
+def test_what_is_said_instead_of_running_is_said_once(
+    shop: Path, words: list[str], code: int, said: str
+) -> None:
+    done = run(shop, *SHOP, *words)
+    assert done.returncode == code
+    assert (done.stdout + done.stderr).count(said) == 1
