@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
@@ -30,7 +30,7 @@ from qtasks.schemas import (
     TaskRecord,
     TaskRequest,
     TaskStatusNewSchema,
-    task_from_record,
+    task_from_new,
 )
 from qtasks.tracing import FLAG
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from qtasks.app import QueueTasks
     from qtasks.tracing import Part
 
+
+_ADDED = Added.ADDED
 
 TRIES = 3
 """How often a task is offered whose unique key another one had that is not there any more when it is looked for."""
@@ -56,16 +58,25 @@ class Producer:
 
     def __init__(self, app: QueueTasks) -> None:
         self._app = app
+        secret = app.config.digest_key
+        self._digest_key = (
+            b"" if secret is None else hashlib.blake2b(secret.get_secret_value().encode()).digest()
+        )
 
-    async def prepare(self, request: TaskRequest, *, replay_of: UUID | None = None) -> Prepared:
+    def prepare(
+        self, request: TaskRequest, *, replay_of: UUID | None = None
+    ) -> Coroutine[Any, Any, Prepared]:
         """Fires the three producer triggers and checks what comes out.
 
         Raises:
             PluginError, TaskCancelError, TaskRejected: a plugin refused.
             InvalidNameError, EncodeError, PayloadTooLargeError, ValueError: the request is not valid.
         """
-        if not self._app.tracer.wanted(request.extra):
-            return await self._prepare(request, replay_of)
+        if self._app.tracer.wanted(request.extra):
+            return self._prepare_traced(request, replay_of)
+        return self._prepare(request, replay_of)
+
+    async def _prepare_traced(self, request: TaskRequest, replay_of: UUID | None) -> Prepared:
         uuid = request.uuid or new_uuid()
         request = replace(request, uuid=uuid, extra={**request.extra, FLAG: True})
         part = self._app.tracer.begin(uuid)
@@ -79,13 +90,16 @@ class Producer:
     async def _prepare(self, request: TaskRequest, replay_of: UUID | None) -> Prepared:
         app = self._app
         now = app.clock()
-        declared = app.tasks.get(request.task_name)
-        name = check_name(request.task_name, "task name", TASK_NAME)
-        queue = request.queue if request.queue is not None else (declared.queue if declared else "default")
-        check_name(queue, "queue name", NAME)
-        priority = (
-            request.priority if request.priority is not None else (declared.priority if declared else 0)
-        )
+        name, queue, priority = request.task_name, request.queue, request.priority
+        declared = app.tasks.get(name)
+        if declared is None:  # else its names were checked when it was declared
+            check_name(name, "task name", TASK_NAME)
+        if queue is None:
+            queue = declared.queue if declared else "default"
+        else:
+            check_name(queue, "queue name", NAME)
+        if priority is None:
+            priority = declared.priority if declared else 0
         if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
             raise ValueError(f"priority {priority} is outside {PRIORITY_MIN} … {PRIORITY_MAX}")
         uuid = request.uuid or new_uuid()
@@ -117,16 +131,14 @@ class Producer:
                 f"task {name!r}: the arguments take {len(payload)} bytes, more than max_payload "
                 f"({app.config.max_payload}); pass a reference to the data instead"
             )
-        # A plugin may have put another task in the place of the one that was asked for.
-        declared = app.tasks.get(model.task_name)
+        if model.task_name is not request.task_name:  # a plugin has put another task in its place
+            declared = app.tasks.get(model.task_name)
         return Prepared(self._record(uuid, model, digest, declared, replay_of), model)
 
     def _digest(self, uuid: UUID, payload: bytes) -> str:
         """Tells the arguments of one uuid from others. The uuid as salt: equal arguments of two tasks must not
         look equal; the key of the application: arguments must not be guessed from it."""
-        secret = self._app.config.digest_key
-        key = b"" if secret is None else hashlib.blake2b(secret.get_secret_value().encode()).digest()
-        return hashlib.blake2b(payload, digest_size=16, salt=uuid.bytes, key=key).hexdigest()
+        return hashlib.blake2b(payload, digest_size=16, salt=uuid.bytes, key=self._digest_key).hexdigest()
 
     def _record(
         self, uuid: UUID, model: TaskStatusNewSchema, digest: str, declared: Any, replay_of: UUID | None
@@ -175,7 +187,7 @@ class Producer:
             raise EnqueueUnknownError(*(item.record.uuid for item in prepared)) from error
         results: list[Task | QTasksError] = []
         for item, verdict in zip(prepared, verdicts, strict=True):
-            if verdict.kind is not Added.ADDED:
+            if verdict.kind is not _ADDED:
                 results.append(await self._not_added(item, verdict, tries))
             elif item.trace is None:
                 results.append(await self.announce(item))
@@ -232,6 +244,6 @@ class Producer:
         return task
 
     def _task(self, record: TaskRecord) -> Task:
-        task = task_from_record(record)
+        task = task_from_new(record)
         task._app = self._app
         return task

@@ -101,7 +101,7 @@ def test_after_a_fork_the_connections_of_the_parent_are_left_alone(redis_server:
     adding = threading.Thread(target=app.add_task, args=("any",))
     try:
         adding.start()
-        while not app.app.broker._combined._busy:  # type: ignore[attr-defined]
+        while not app.app.broker._combined._flying:  # type: ignore[attr-defined]
             time.sleep(0.001)
         child = os.fork()
         if child == 0:

@@ -61,6 +61,8 @@ _ADDED = {
 _SETTLED = {
     ord("A"): SettleVerdict.ACCEPTED, ord("M"): SettleVerdict.ALREADY_MINE, ord("R"): SettleVerdict.REJECTED,
 }  # fmt: skip
+PART = 200
+"""Records of one call of add_push: long batches are sent part by part, so that client and server work side by side."""
 _POLL = 1.0
 """Seconds between looks for work while notifications are interrupted."""
 
@@ -289,10 +291,20 @@ class RedisBroker(Broker, Colocated):
     # --- With the storage in one step -------------------------------------------------------------
 
     async def add_and_push(self, records: Sequence[TaskRecord], max_queue: int | None) -> list[AddVerdict]:
-        calls = [
-            self._combined([Addition.of(record, max_queue) for record in part]) for part in chunks(records)
-        ]
-        return [verdict for verdicts in await gather(calls) for verdict in verdicts]
+        if len(records) <= PART:
+            return await self._combined([Addition.of(record, max_queue) for record in records])
+        adding: list[asyncio.Task[list[AddVerdict]]] = []
+        try:
+            for part in chunks(records, PART):
+                additions = [Addition.of(record, max_queue) for record in part]
+                adding.append(asyncio.create_task(self._combined(additions), name="qtasks-redis-add"))
+                await asyncio.sleep(
+                    0
+                )  # it is sent, and the server works at it while the next part is written
+        finally:
+            # All are waited for, also when one fails: what one of them has stored is not known before.
+            replies = await gather(adding)
+        return [verdict for verdicts in replies for verdict in verdicts]
 
     async def _add(self, additions: Sequence[Addition]) -> list[AddVerdict]:
         queues = queues_of(addition.queue for addition in additions)

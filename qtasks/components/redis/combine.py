@@ -8,6 +8,11 @@ from typing import Generic, NamedTuple, TypeVar
 
 from qtasks.components.redis.wire import CHUNK
 
+GROUP = 32
+"""Items that are worth a call of their own while another one is under way."""
+FLIGHTS = 2
+"""Calls under way at most: while the server works at one, the callers of the other make their next."""
+
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -18,10 +23,11 @@ class _Waiting(NamedTuple, Generic[T, V]):
 
 
 class Combiner(Generic[T, V]):
-    """Sends batches one after the other; whoever comes meanwhile is in the next one.
+    """Sends batches; whoever comes while they are under way is in the next one.
 
     A caller that is alone is served at once: it sends its own batch, and waits for nobody. After a crowd, callers
-    are taken for a crowd again: all that come in the same turn of the loop, as with `asyncio.gather`, travel together.
+    are taken for a crowd again: all that come in the same turn of the loop, as with `asyncio.gather`, travel together,
+    or in two groups that take turns where they are many, so that neither client nor server waits for the other.
 
     Parameters:
         send: sends a batch and gives a verdict per item.
@@ -29,48 +35,64 @@ class Combiner(Generic[T, V]):
 
     def __init__(self, send: Callable[[Sequence[T]], Awaitable[list[V]]]) -> None:
         self._send = send
-        self._busy = False
+        self._flying = 0
         self._crowded = False
+        self._turn_ends = False
         self._waiting: list[_Waiting[T, V]] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._size = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, items: Sequence[T]) -> list[V]:
         """The verdicts on these items. Raises what `send` raises."""
-        if self._busy or self._crowded:
+        if self._flying or self._crowded:
             future: asyncio.Future[list[V]] = asyncio.get_running_loop().create_future()
             self._waiting.append(_Waiting(items, future))
-            if not self._busy:
-                self._busy = True
-                self._sender = asyncio.create_task(self._serve(), name="qtasks-redis-combine")
+            self._size += len(items)
+            self._go_on()
             return await future
-        self._busy = True
+        self._flying = 1
         try:
             return await self._send(items)
         finally:
-            if self._waiting:
-                self._sender = asyncio.create_task(self._serve(), name="qtasks-redis-combine")
-            else:
-                self._busy = False
+            self._flying -= 1
+            self._go_on()
 
-    async def _serve(self) -> None:
+    def _go_on(self) -> None:
+        """Sends what waits if it is worth a call; if nothing is under way, at the latest when the turn ends."""
+        if self._size >= GROUP and self._flying < FLIGHTS:
+            self._start()
+        elif self._waiting and not self._flying and not self._turn_ends:
+            self._turn_ends = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._turn_ends = False
+        if self._waiting and not self._flying:
+            self._start()
+
+    def _start(self) -> None:
+        self._flying += 1
+        task = asyncio.create_task(self._serve(self._next_group()), name="qtasks-redis-combine")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, group: list[_Waiting[T, V]]) -> None:
+        self._crowded = len(group) > 1
         try:
-            while self._waiting:
-                group = self._next_group()
-                self._crowded = len(group) > 1
-                try:
-                    verdicts = await self._send([item for each in group for item in each.items])
-                except Exception as error:
-                    for each in group:
-                        if not each.future.done():
-                            each.future.set_exception(error)
-                    continue
-                at = 0
-                for each in group:
-                    if not each.future.done():
-                        each.future.set_result(verdicts[at : at + len(each.items)])
-                    at += len(each.items)
+            verdicts = await self._send([item for each in group for item in each.items])
+        except Exception as error:
+            for each in group:
+                if not each.future.done():
+                    each.future.set_exception(error)
+        else:
+            at = 0
+            for each in group:
+                if not each.future.done():
+                    each.future.set_result(verdicts[at : at + len(each.items)])
+                at += len(each.items)
         finally:
-            self._busy = False
+            self._flying -= 1
+            self._go_on()
 
     def _next_group(self) -> list[_Waiting[T, V]]:
         count = size = 0
@@ -78,4 +100,5 @@ class Combiner(Generic[T, V]):
             size += len(self._waiting[count].items)
             count += 1
         group, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._size -= size
         return group
