@@ -40,6 +40,7 @@ _PAYLOAD: Final = (
 )  # fmt: skip
 _IN_PAYLOAD: Final = frozenset(_PAYLOAD)
 _JSON: Final = frozenset({"returning", "progress"})
+_FLAGS: Final = frozenset({"cancel_requested", "dead"})
 _FIELDS: Final = frozenset(field.name for field in fields(TaskRecord))
 
 _COLUMN: Final = {"returning": "result"}
@@ -151,12 +152,14 @@ class _Plan(NamedTuple):
 
     Attributes:
         columns: the names of columns to be set.
-        fields: for each of them the field, and whether it is stored as JSON.
+        fields: the field of each of them.
+        converted: where among them are fields that are not stored as they are, and whether as JSON.
         payload: changed fields that lie in the payload.
     """
 
     columns: tuple[str, ...]
-    fields: tuple[tuple[str, bool], ...]
+    fields: tuple[str, ...]
+    converted: tuple[tuple[int, bool], ...]
     payload: tuple[str, ...]
 
 
@@ -168,7 +171,8 @@ def _plan(names: tuple[str, ...]) -> _Plan:
     own = [name for name in written if name not in _IN_PAYLOAD]
     return _Plan(
         tuple(_COLUMN.get(name, name) for name in own),
-        tuple((name, name in _JSON) for name in own),
+        tuple(own),
+        tuple((at, name in _JSON) for at, name in enumerate(own) if name in _JSON | _FLAGS),
         tuple(name for name in written if name in _IN_PAYLOAD),
     )
 
@@ -187,7 +191,11 @@ class Changes:
     def __init__(self, changes: Mapping[str, Any]) -> None:
         plan = _plan(tuple(changes))
         self.columns = plan.columns
-        self.values = tuple([_column_value(changes[name], as_json) for name, as_json in plan.fields])
+        values = [changes[name] for name in plan.fields]
+        for at, as_json in plan.converted:
+            if values[at] is not None:
+                values[at] = blob(encode(values[at])) if as_json else int(values[at])
+        self.values = tuple(values)
         self.payload: dict[str, Any] | None = None
         if plan.payload:
             self.payload = {name: changes[name] for name in plan.payload}
@@ -202,14 +210,6 @@ class Changes:
         """
         stored = dict(zip(_PAYLOAD, decode(payload), strict=True))
         return encode(tuple((stored | (self.payload or {})).values()))
-
-
-def _column_value(value: Any, as_json: bool) -> Any:
-    if value is None:
-        return None
-    if as_json:
-        return blob(encode(value))
-    return int(value) if isinstance(value, bool) else value
 
 
 def digest_of(payload: bytes) -> str | None:

@@ -161,6 +161,9 @@ def _not_started(
         entries.bury(connection, context, overdue)
 
 
+_CODE = {outcome: CODE[status] for outcome, status in STATUS_OF_OUTCOME.items()}
+
+
 class SettleRow(NamedTuple):
     """A `Settle`, made ready for its row."""
 
@@ -177,9 +180,10 @@ def settle_row(settle: Settle, *, push: bool) -> SettleRow:
     Raises:
         EncodeError: a value has no JSON form.
     """
-    then = tuple(records.new_task(record, push_item(record) if push else None) for record in settle.then)
-    status = CODE[STATUS_OF_OUTCOME[settle.outcome]]
-    return SettleRow(settle.handle, status, Changes(settle.changes), then, settle.nack)
+    then: tuple[NewTask, ...] = ()
+    if settle.then:
+        then = tuple(records.new_task(record, push_item(record) if push else None) for record in settle.then)
+    return SettleRow(settle.handle, _CODE[settle.outcome], Changes(settle.changes), then, settle.nack)
 
 
 def settle(
