@@ -221,3 +221,26 @@ async def test_a_closed_connection_takes_nothing(server):
             mux.send(pack([b"PING"]))
         with pytest.raises(NotStartedError):
             await mux.call(pack([b"PING"]))
+
+
+@pytest.mark.parametrize("durability", ["none", "fsync"])
+async def test_who_waits_for_a_connection_is_told_that_it_was_closed(server, durability):
+    """Neither cancelled, as if its caller had wanted that, nor forgotten."""
+    async with opened(server.url(), durability=durability) as (broker, storage, config, link):
+        for connection in filter(None, (link._mux, link._lane)):
+            await connection.reset()
+        server.pause()  # it is connected to by the kernel, and does not answer
+        try:
+            asked = [
+                asyncio.create_task(broker.add_and_push([record()], None)),
+                asyncio.create_task(storage.get_many([record().uuid])),
+            ]
+            while link._mux._connecting.done():
+                await asyncio.sleep(0.001)
+            for part in (broker, storage, config):
+                await part.close()
+        finally:
+            server.resume()
+    async with asyncio.timeout(10.0):
+        found = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(each) for each in found] == [NotStartedError, NotStartedError]

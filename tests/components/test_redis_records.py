@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qtasks.codec import Encoded
 from qtasks.components.primitives import Update
+from qtasks.components.redis.records import (
+    UnreadableError,
+    decode_finished,
+    decode_open,
+    decode_shown,
+    encode_part,
+)
+from qtasks.schemas import TaskRecord
 from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer, flavours
 
@@ -114,3 +126,55 @@ async def test_a_finished_record_keeps_what_it_was(server):
                 "extra",
             ):
                 assert getattr(found, name) == getattr(task, name)
+
+
+TASK = record(args=(1,), extra={"a": 1}, replay_of=uuid4(), unique_key="k")
+OPEN = b"R" + bytes(6) + encode_part(TASK)
+TOKEN = struct.pack(">cdIddH", b"P", 3.0, 1, 1.0, 2.0, 2) + b"me"
+FINISHED = struct.pack(">ccBdH", b"F", b"s", 0, 1.0, len(TOKEN)) + TOKEN + OPEN + b'\n{"finished_at":2.0}'
+
+damage = st.lists(
+    st.tuples(st.integers(0, len(FINISHED)), st.integers(0, 9), st.binary(max_size=9)),
+    min_size=1, max_size=3,
+)  # fmt: skip
+
+
+def damaged(value: bytes, where: list[tuple[int, int, bytes]]) -> bytes:
+    """The value with other bytes in some places."""
+    for at, size, other in where:
+        at %= len(value) + 1
+        value = value[:at] + other + value[at + size :]
+    return value
+
+
+def outcome(read: Callable[[UUID, bytes], TaskRecord], value: bytes) -> TaskRecord | UnreadableError:
+    try:
+        return read(TASK.uuid, value)
+    except UnreadableError as error:
+        return error
+
+
+@given(damage, damage, damage)
+def test_whatever_bytes_are_there_they_are_a_record_or_unreadable(first, second, third):
+    """One damaged record must not break the batch, or the page, that it is in."""
+    for read, value in ((decode_open, OPEN), (decode_finished, FINISHED)):
+        assert isinstance(outcome(read, damaged(value, first)), TaskRecord | UnreadableError)
+    assert decode_shown(TASK.uuid, b"R", OPEN, TOKEN, b'"why"') is not None
+    decode_shown(TASK.uuid, b"R", OPEN, damaged(TOKEN, second), damaged(b'"why"', third))
+    decode_shown(TASK.uuid, b"F", damaged(FINISHED, second), b"", b"")
+
+
+@pytest.mark.parametrize(("old", "new"), [(b'"replay_of":"', b'"replay_of":5,"x":"'), (b',{"', b',[],{"')])
+def test_json_of_another_shape_is_unreadable(old, new):
+    assert OPEN.count(old) == 1
+    with pytest.raises(UnreadableError, match=str(TASK.uuid)):
+        decode_open(TASK.uuid, OPEN.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"Fs", b"F?"), (b'\n{"finished_at":2.0}', b'\n["finished_at"]'), (b"P@", b"P\x7f\xf0")]
+)
+def test_a_finished_record_of_another_shape_is_unreadable(old, new):
+    assert FINISHED.count(old) == 1
+    with pytest.raises(UnreadableError):
+        decode_finished(TASK.uuid, FINISHED.replace(old, new))

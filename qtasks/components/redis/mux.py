@@ -101,8 +101,12 @@ class Multiplexer:
                 self._connecting = asyncio.create_task(self._establish(), name="qtasks-redis-connect")
                 # When all who wait are cancelled, nobody is left to look at its error.
                 self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
-            # Shielded: whoever is cancelled must not take the connection from the others.
-            await asyncio.shield(self._connecting)
+            # Waited for, not awaited: whoever is cancelled must not take the connection from the others, and when
+            # `close` ends it, they are told so instead of being cancelled.
+            connecting = self._connecting
+            await asyncio.wait([connecting])
+            if not connecting.cancelled():
+                connecting.result()
 
     async def _establish(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -50,6 +50,8 @@ _TIMES = ("available_at", "started_at", "updated_at", "deliveries")
 
 
 _CONVERTED = frozenset({"args", "status", "replay_of"})
+_DAMAGE = (struct.error, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What reading bytes that are no record, or JSON of another shape, can raise."""
 
 
 class UnreadableError(ValueError):
@@ -192,7 +194,7 @@ def decode_open(uuid: UUID, value: bytes) -> TaskRecord:
     """
     try:
         return _decode_body(uuid, value, len(value))
-    except (struct.error, ValueError, TypeError, KeyError, IndexError) as error:
+    except _DAMAGE as error:
         raise UnreadableError(f"the record of task {uuid} cannot be read: {error}") from error
 
 
@@ -277,7 +279,7 @@ def decode_shown(uuid: UUID, kind: bytes, value: bytes, token: bytes, cancel: by
         if cancel:
             record.cancel_requested = True
             record.cancel_reason = decode(cancel)
-    except (UnreadableError, struct.error, ValueError) as error:
+    except _DAMAGE as error:
         _log.error("%s", error)
         return None
     return record
@@ -297,16 +299,16 @@ def decode_finished(uuid: UUID, value: bytes) -> TaskRecord:
         last = value.rindex(b"\n", at)
         try:
             record = _decode_body(uuid, value[at:last], last - at)
-        except (struct.error, ValueError, TypeError, KeyError, IndexError):
+        except _DAMAGE:
             record = TaskRecord(uuid=uuid, task_name="unreadable")
         apply_token(record, value[_RES.size : at])
         outcome = decode(value[last + 1 :])
         if "finished_at" in outcome:
             record.updated_at = outcome["finished_at"]
         _apply(record, outcome)
-    except (struct.error, ValueError, TypeError, KeyError) as error:
+        record.status = _STATUS[status]
+    except _DAMAGE as error:
         raise UnreadableError(f"the finished record of task {uuid} cannot be read: {error}") from error
-    record.status = _STATUS[status]
     record.dead = bool(dead)
     record.expires_at = None if expires == float("inf") else expires
     return record
