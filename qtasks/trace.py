@@ -6,7 +6,7 @@ Rich is imported where a tree is made: the core does without.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
@@ -70,7 +70,13 @@ class TraceCall:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TraceCall:
         """The call that `to_dict` was taken of."""
-        return cls(**{**data, "changes": tuple(Change(**change) for change in data["changes"])})
+        changes = tuple(Change(**_known(Change._fields, change)) for change in data["changes"])
+        return cls(**{**_known(cls.__slots__, data), "changes": changes})
+
+
+def _known(fields: Sequence[str], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What this version knows of it: in a rolling upgrade a newer process may have written more."""
+    return {name: value for name, value in data.items() if name in fields}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +109,8 @@ class TracePart:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TracePart:
         """The part that `to_dict` was taken of."""
-        return cls(**{**data, "calls": tuple(TraceCall.from_dict(call) for call in data["calls"])})
+        calls = tuple(TraceCall.from_dict(call) for call in data["calls"])
+        return cls(**{**_known(cls.__slots__, data), "calls": calls})
 
     @property
     def title(self) -> str:

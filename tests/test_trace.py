@@ -69,6 +69,8 @@ async def test_it_is_json_and_comes_back() -> None:
     calls = await recorded(recorder, uuid)
     data = json.loads(json.dumps(recorder.to_dict()))
     assert [TraceCall.from_dict(call) for call in data[str(uuid)]] == calls
+    newer = [{**call, "of_a_newer_version": 1} for call in data[str(uuid)]]
+    assert [TraceCall.from_dict(call) for call in newer] == calls
 
 
 async def test_it_records_the_tasks_it_is_told_to() -> None:

@@ -16,7 +16,7 @@ import typer
 from qtasks.app import QueueTasks
 from qtasks.cli.exits import Code, CommandError, clean, errors_as_exit_codes, run_async
 from qtasks.cli.session import Json, session, show_json, task_dict
-from qtasks.cli.tasks import Args, Keywords, TaskName, _pair, _value
+from qtasks.cli.tasks import Args, Keywords, TaskName, _meant, _pair, _value
 from qtasks.components.task_executor import TaskExecutor
 from qtasks.context import TaskContext
 from qtasks.errors import QTasksError
@@ -116,7 +116,8 @@ def attempt(
         app = session(context).app()
         logging.getLogger().addHandler(logging.NullHandler())
         if task not in app.tasks:
-            raise CommandError(f"the application declares no task {task!r}", Code.USAGE)
+            hint = _meant(task, list(app.tasks)) or f"; it declares {', '.join(sorted(app.tasks)) or 'none'}"
+            raise CommandError(f"the application declares no task {task!r}{hint}", Code.USAGE)
         if unknown := [name for name in without or () if not app.pm.has(name)]:
             raise CommandError(f"the application has no plugin {', '.join(unknown)}", Code.USAGE)
         executor = app.task_executor if run else DryExecutor(_value(result), fail)

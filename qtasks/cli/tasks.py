@@ -300,11 +300,15 @@ def _value(text: str) -> Any:
 
 
 def _undeclared(task: str, declared: list[str]) -> str:
-    close = get_close_matches(task, declared, 1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
     return clean(
-        f"no task is declared as {task!r} in this application{hint}; it is added, and waits for a worker that knows it"
+        f"no task is declared as {task!r} in this application{_meant(task, declared)}; it is added, and waits for a "
+        "worker that knows it"
     )
+
+
+def _meant(task: str, declared: list[str]) -> str:
+    close = get_close_matches(task, declared, 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _pair(item: str) -> tuple[str, Any]:

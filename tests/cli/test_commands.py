@@ -46,6 +46,13 @@ def test_a_task_that_is_not_declared_is_added_with_a_warning(on_shop: Call) -> N
     assert on_shop("add", "add", "1").stderr == ""
 
 
+def test_a_dry_run_of_a_task_that_is_not_declared_names_those_that_are(on_shop: Call) -> None:
+    tried = on_shop("try", "ad", "1")
+    assert tried.exit_code == 2
+    assert "no task 'ad' (did you mean 'add'?)" in tried.stderr
+    assert "it declares add, " in on_shop("try", "nothing-like-it").stderr
+
+
 # --- Finding the application ----------------------------------------------------------------------
 
 
