@@ -10,7 +10,7 @@ from qtasks.app import QueueTasks
 from qtasks.components.starter import Starter
 from qtasks.components.stats import Stats
 from qtasks.errors import NotStartedError, PluginError, TransientError
-from qtasks.producer import Prepared, Producer
+from qtasks.producer import Producer
 from qtasks.schemas import task_from_record
 from tests.conformance.mutants.table import component_mutant as mutant
 
@@ -200,15 +200,17 @@ def producer_mutant(fault: str, check: str):
 @producer_mutant("loses a replaced time", "APP-02")
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
-        record, model = await super().prepare(request, replay_of=replay_of)
-        return Prepared(replace(record, available_at=record.created_at), model)
+        prepared = await super().prepare(request, replay_of=replay_of)
+        record = prepared.record
+        return prepared._replace(record=replace(record, available_at=record.created_at))
 
 
 @producer_mutant("stores the arguments as they were given", "APP-03")
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
-        record, model = await super().prepare(request, replay_of=replay_of)
-        return Prepared(replace(record, args=tuple(request.args)), model)
+        prepared = await super().prepare(request, replay_of=replay_of)
+        record = prepared.record
+        return prepared._replace(record=replace(record, args=tuple(request.args)))
 
 
 @producer_mutant("tells of a task before it is stored", "APP-04")
@@ -244,15 +246,17 @@ async def _as_it_was(uuid, model):
 @producer_mutant("takes a repeated task for another one", "APP-20")
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
-        record, model = await super().prepare(request, replay_of=replay_of)
-        return Prepared(replace(record, digest=uuid4().hex), model)
+        prepared = await super().prepare(request, replay_of=replay_of)
+        record = prepared.record
+        return prepared._replace(record=replace(record, digest=uuid4().hex))
 
 
 @producer_mutant("loses a unique key", "APP-21")
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
-        record, model = await super().prepare(request, replay_of=replay_of)
-        return Prepared(replace(record, unique_key=None), model)
+        prepared = await super().prepare(request, replay_of=replay_of)
+        record = prepared.record
+        return prepared._replace(record=replace(record, unique_key=None))
 
 
 @producer_mutant("stores the first tasks of a batch that is refused", "APP-23")
