@@ -23,6 +23,7 @@ from qtasks.components.primitives import (
     Settle,
     SettleVerdict,
     Start,
+    Update,
 )
 from qtasks.errors import FatalError, InvalidNameError, QTasksError, TransientError
 from qtasks.schemas import TaskStatusEnum
@@ -247,6 +248,40 @@ async def test_a_full_server_still_gives_and_takes_what_it_has(own_server):
         assert await storage.get_many([refused.uuid]) == [None]
         with server.client() as client:
             client.config_set("maxmemory", 0)
+
+
+async def test_on_a_full_server_all_goes_on_but_what_adds_to_it(own_server):
+    """Leases are renewed above all: a task whose lease ends would run again, time after time."""
+    server = own_server
+    async with opened(server.url()) as (broker, storage, _, link):
+        tasks = [record(args=("x" * 1000,)) for _ in range(10)]
+        await broker.add_and_push(tasks, None)
+        await storage.add_many([elsewhere := record()])
+        claimed = await broker.claim_and_start(8, QUEUE, "me", 30.0)
+        handles = [handle for handle, _ in claimed]
+        keeper = broker.lease_keeper()
+        await link.notifier.ensure(10.0)
+        with server.client() as client:
+            client.config_set("maxmemory", 1)
+        assert await broker.extend_many(handles, 60.0) == [HoldVerdict.HELD] * 8
+        assert await asyncio.to_thread(keeper.extend, handles, 60.0) == [HoldVerdict.HELD] * 8
+        assert await storage.update_many([Update(handles[0].uuid, {"progress": 1})]) == [True]
+        assert await storage.wait_settled(handles[0].uuid, 0.01) is None
+        asked = await storage.cancel_many([handles[0].uuid, tasks[9].uuid], "no", expires_at=time.time() + 60)
+        assert asked == [CancelVerdict.REQUESTED, CancelVerdict.CANCELLED]
+        dead, follows = success(handles[0]), success(handles[1])
+        dead.changes["dead"], follows.then = True, (record(),)
+        assert await broker.settle_and_ack([dead]) == [ACCEPTED]
+        assert await broker.settle_and_ack([follows]) == [ACCEPTED]
+        released = {"status": TaskStatusEnum.NEW, "updated_at": time.time()}
+        settle = Settle(handles[2], Outcome.RELEASE, released, nack=Nack(handles[2], 60.0, 0, 0))
+        assert await storage.settle_many([settle]) == [ACCEPTED]
+        assert await broker.bury_many([handles[3]], "why") == [DropVerdict.DONE]
+        buried = Buried(handles[3].uuid, handles[3].epoch, "why")
+        assert await storage.bury_many([buried], expires_at=time.time() + 60) == [True]
+        (started,) = await storage.start_many([handles[0]._replace(uuid=elsewhere.uuid)])
+        assert started.kind is Start.STARTED
+        await asyncio.to_thread(keeper.close)
 
 
 async def test_a_replica_is_refused(server, own_server):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtasks.codec import Encoded
-from qtasks.components.primitives import Update
+from qtasks.components.primitives import Added, Update
 from qtasks.components.redis.records import (
     UnreadableError,
     decode_finished,
@@ -22,6 +22,7 @@ from qtasks.components.redis.records import (
     decode_shown,
     encode_part,
 )
+from qtasks.errors import EncodeError
 from qtasks.schemas import TaskRecord
 from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer, flavours
@@ -79,6 +80,15 @@ async def test_an_empty_unique_key_is_a_key(server):
                 await broker.add_and_push([task], None)
                 assert await storage.get_many([task.uuid]) == [task]
                 await storage.cancel_many([task.uuid], "no", expires_at=time.time() + 60)
+
+
+async def test_a_unique_key_that_is_too_long_is_refused_by_name(server):
+    async with opened(server.url()) as (broker, _, _, _):
+        longest = record(unique_key="x" * 65534)
+        ((kind, _),) = await broker.add_and_push([longest], None)
+        assert kind is Added.ADDED
+        with pytest.raises(EncodeError, match="unique_key takes 65536 bytes"):
+            await broker.add_and_push([replace(longest, unique_key="x" * 65535)], None)
 
 
 async def test_arguments_that_are_json_already_are_not_written_again(server):

@@ -27,6 +27,7 @@ _FLAGS, _DUE_LATER, _HAS_UNIQUE, _TEXT = 7, 1, 2, 4
 _DIGEST = 16
 _TIME = struct.Struct(">d")
 _SHORT = struct.Struct(">H")
+_LONGEST = 0xFFFF
 _RUN = struct.Struct(">cdIddH")
 _RES = struct.Struct(">ccBdH")
 _PART = struct.Struct(">Bd16s")
@@ -62,7 +63,7 @@ def encode_part(record: TaskRecord) -> bytes:
     """A new record, but for its sequence number, which the script puts before it.
 
     Raises:
-        EncodeError: a value has no JSON form.
+        EncodeError: a value has no JSON form; a unique key is too long.
     """
     others: dict[str, Any] = {}
     if record.updated_at != record.created_at:
@@ -85,13 +86,18 @@ def encode_part(record: TaskRecord) -> bytes:
     if available != created:
         flags, more = _DUE_LATER, _TIME.pack(created)
     if raw is None:
-        digest = record.digest.encode()
-        flags, raw = flags | _TEXT, _SHORT.pack(len(digest)) + digest
+        flags, raw = flags | _TEXT, _sized("digest", record.digest.encode())
     more += raw
     if record.unique_key is not None:
-        unique = b"=" + record.unique_key.encode()  # an empty key is a key
-        flags, more = flags | _HAS_UNIQUE, more + _SHORT.pack(len(unique)) + unique
+        # Behind a sign: an empty key is a key.
+        flags, more = flags | _HAS_UNIQUE, more + _sized("unique_key", b"=" + record.unique_key.encode())
     return _PART_HEAD.pack(flags, available) + more + body
+
+
+def _sized(name: str, text: bytes) -> bytes:
+    if len(text) > _LONGEST:
+        raise EncodeError(f"{name} takes {len(text)} bytes: Redis is given at most {_LONGEST}")
+    return _SHORT.pack(len(text)) + text
 
 
 def _raw_digest(digest: str) -> bytes | None:

@@ -82,6 +82,7 @@ local function bury_entry(id, e, reason)
   by_name[e.queue].lease:put(id, false)
   e.state, e.owner = 'B', ''
   save(id, e)
+  go_on_when_full()
   call('HSET', K.buried, id, pack('>d', e.epoch) .. reason)
 end
 

@@ -1,6 +1,7 @@
 --@include lib storage
 -- bury_many of the storage. ARGV: expires_at | per item: uuid and epoch, its changes
 local verdicts = {}
+go_on_when_full()
 for i = 2, #ARGV, 2 do
   local id, epoch = unpack_struct('>c16d', ARGV[i])
   local value, r = rec:get(id), run_of(id)

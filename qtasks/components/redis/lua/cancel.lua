@@ -17,6 +17,7 @@ for i = 4, #ARGV do
   end
   verdicts[#verdicts + 1] = verdict
 end
+go_on_when_full()
 commit()
 publish()
 return table.concat(verdicts)

@@ -17,5 +17,6 @@ for i = 1, #handles do
     verdicts[i] = 'l'
   end
 end
+go_on_when_full()
 commit()
 return table.concat(verdicts)

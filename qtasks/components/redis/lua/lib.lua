@@ -110,8 +110,17 @@ local function last_words(self)
   self.set, self.drop, self.n = set, drop, #set
 end
 
--- What frees memory comes first: a script that has written once is not stopped by `maxmemory` any more,
--- so tasks can still be claimed and settled on a full server.
+-- A full server stops a script at its first command that could take memory, but not after one that wrote and takes
+-- none. What holds, moves or ends tasks begins with such a one, which changes nothing: with it a full server empties
+-- itself. (Claims begin with ZPOPMIN.)
+local unstoppable = false
+local function go_on_when_full()
+  if unstoppable then return end
+  unstoppable = true
+  call('HDEL', K.rec or K.ent, '')
+end
+
+-- What frees memory comes first, for the same reason.
 local written = false
 local function commit()
   for i = 1, #opened do
@@ -132,10 +141,9 @@ end
 
 -- WAIT and WAITAOF speak for what their connection wrote. An answer "already there" of a script that wrote nothing would
 -- be taken for durable at once, though what it speaks of may be on this server alone: so it writes the least there is.
--- (The HDEL changes nothing; after it a full server takes the other one, see commit.)
 local function confirm()
   if written then return end
-  call('HDEL', K.rec or K.ent, '')
+  go_on_when_full()
   call('INCRBY', K.seq, 0)
 end
 

@@ -17,5 +17,6 @@ for i = 1, #handles do
   reply[#reply + 1] = type(value) == 'number' and text(value) or value or ''
   reply[#reply + 1] = token or ''
 end
+go_on_when_full()
 commit()
 return reply

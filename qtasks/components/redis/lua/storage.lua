@@ -247,6 +247,7 @@ end
 -- outcome: s e c are terminal; r (retry) and l (release) go back to NEW and keep the token.
 -- Gives the verdict, the token, how many records follow, and how the entry goes back, if it does.
 local function settle(i)
+  go_on_when_full()
   local id, epoch, outcome, is_dead, expires, more, nacked, at = unpack_struct(SETTLE, ARGV[i])
   local back, available, started, updated, deliveries, nack = outcome == 'r' or outcome == 'l'
   if back then available, started, updated, deliveries, at = unpack_struct(NUMBERS, ARGV[i], at) end

@@ -11,5 +11,6 @@ for i = 1, #ARGV do
     verdicts[i] = '0'
   end
 end
+go_on_when_full()
 commit()
 return table.concat(verdicts)
