@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -231,3 +232,44 @@ async def test_a_plugin_that_fails_once_before_the_run(app: QueueTasks) -> None:
     async with alive(app):
         record = await ended(app, (await app.add_task("work")).uuid)
     assert (record.status, record.returning, record.deliveries, record.attempt) == (SUCCESS, "done", 2, 0)
+
+
+async def test_the_line_of_a_failed_task_names_the_class_of_its_error(
+    app: QueueTasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The class alone: the error's own words may show what plugins keep out of the stores."""
+    caplog.set_level(logging.INFO, "qtasks.task")
+    failing(app, Trouble("card 4111"), retry=1)
+    async with alive(app):
+        uuid = (await app.add_task("fails")).uuid
+        await ended(app, uuid)
+    lines = [line for line in caplog.messages if line.startswith("fails ")]
+    assert [line.partition(" in ")[0] for line in lines] == [
+        f"fails {uuid} retry (Trouble)",
+        f"fails {uuid} error (Trouble)",
+    ]
+    assert [line for line in caplog.messages if line.startswith("canary ") and "(" in line] == []
+    assert "4111" not in caplog.text
+
+
+async def test_the_line_of_a_task_that_a_plugin_ended_names_the_class_of_that(
+    app: QueueTasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It went well, and could not be finished."""
+    caplog.set_level(logging.INFO, "qtasks.task")
+
+    class Breaks:
+        @hookimpl
+        def worker_remove_finished_task(self, task_broker: TaskPrioritySchema) -> None:
+            if task_broker.name == "work":
+                raise ValueError("card 4111")
+
+    @app.task(name="work")
+    async def work() -> None: ...
+
+    app.add_plugin(Breaks())
+    async with alive(app):
+        task = await app.add_task("work")
+        await ended(app, task.uuid)
+    (line,) = (line for line in caplog.messages if line.startswith("work "))
+    assert line.startswith(f"work {task.uuid} error (PluginError) in ")

@@ -171,7 +171,7 @@ class Finisher:
         await tracer.after(ended.settle, part)
 
     async def _fire(self, ended: Ended) -> None:
-        settle, task_func, task_broker, model = ended
+        settle, task_func, task_broker, model, error = ended
         if task_func is None or task_broker is None or model is None:
             return
         app, worker = self._worker.app, self._worker
@@ -179,7 +179,11 @@ class Finisher:
             seconds = model.finished_at - model.started_at
             state = "retry" if settle.outcome is Outcome.RETRY else model.status.value
             level = logging.WARNING if model.status is TaskStatusEnum.ERROR else logging.INFO
-            task_log.log(level, "%s %s %s in %.3f s", task_broker.name, settle.handle.uuid, state, seconds)
+            # The class alone: an error's own words may show values that plugins keep out of the stores.
+            why = "" if error is None or model.status is not TaskStatusEnum.ERROR else f" ({error.__name__})"
+            task_log.log(
+                level, "%s %s %s%s in %.3f s", task_broker.name, settle.handle.uuid, state, why, seconds
+            )
         if settle.outcome.terminal:
             await app.storage.remove_finished_task(task_broker, model)
         await app.pm.hook.worker_execute_after(

@@ -32,12 +32,14 @@ class Ended(NamedTuple):
     Attributes:
         settle: what is written.
         task_func, task_broker, model: for the triggers after the settle; `model` is `None` where none fire.
+        error: the class of what the task failed with, for its line in the log.
     """
 
     settle: Settle
     task_func: TaskExecSchema | None = None
     task_broker: TaskPrioritySchema | None = None
     model: TaskStatusTerminalSchema | None = None
+    error: type[BaseException] | None = None
 
 
 def base_fields(record: TaskRecord) -> dict[str, Any]:

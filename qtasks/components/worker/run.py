@@ -296,7 +296,8 @@ class Run:
             return Ended(release_settle(self.slot.handle, now, control.seconds, counted=False))
         if isinstance(control, TaskCancelError):
             return await self._finish(cancel_model(record, control.reason, now))
-        return await self._finish(error_model(record, f"{type(control).__name__}: {control}", now))
+        model = error_model(record, f"{type(control).__name__}: {control}", now)
+        return await self._finish(model, error=type(control))
 
     async def _release_after(self, error: PluginError) -> Ended | None:
         """A plugin failed before the run: not the task's fault."""
@@ -304,7 +305,7 @@ class Run:
         if handle.deliveries >= config.max_deliveries:
             log.error("task %s is dead: %s", handle.uuid, one_line(error))
             model = error_model(self.slot.record, str(error), self.app.clock(), failed=False)
-            return await self._finish(model, dead=True)
+            return await self._finish(model, dead=True, error=type(error))
         delay = min(config.release_delay * 2 ** (handle.deliveries - 1), config.release_max_delay)
         log.warning("task %s is put back for %.3g s: %s", handle.uuid, delay, one_line(error))
         return Ended(release_settle(handle, self.app.clock(), delay, counted=True))
@@ -341,14 +342,18 @@ class Run:
         limit = record.retry if record.retry is not None else task_func.retry
         if model.retry_in is None or record.attempt >= limit or self._unrepeatable():
             return await self._finish(
-                model if model.retry_in is None else replace(model, retry_in=None), dead=True
+                model if model.retry_in is None else replace(model, retry_in=None),
+                dead=True,
+                error=type(error),
             )
-        return await self._retry(model, model.retry_in)
+        return await self._retry(model, model.retry_in, type(error))
 
     def _unrepeatable(self) -> bool:
         return self.thread is not None and not self.task_func.idempotent
 
-    async def _retry(self, model: TaskStatusErrorSchema, delay: float) -> Ended | None:
+    async def _retry(
+        self, model: TaskStatusErrorSchema, delay: float, error: type[BaseException]
+    ) -> Ended | None:
         uuid, app, due = self.slot.handle.uuid, self.app, model.updated_at + delay
         patch = {
             "status": TaskStatusEnum.NEW, "attempt": model.attempt, "available_at": due,
@@ -356,8 +361,8 @@ class Run:
         }  # fmt: skip
         try:
             changes = await app.storage.update(uuid, await app.broker.update(uuid, patch))
-        except PluginError as error:
-            return await self._release_after(error)
+        except PluginError as failure:
+            return await self._release_after(failure)
         except (TaskCancelError, TaskDefer, TaskRejected) as control:
             return await self._controlled(control)
         # What the protocol needs stays, also where a plugin replaced all fields.
@@ -368,10 +373,12 @@ class Run:
         else:
             delay = max(0.0, changes["available_at"] - model.updated_at)
         settle = retry_settle(self.slot.handle, changes, delay)
-        return Ended(settle, self.task_func, self.task_broker, model)
+        return Ended(settle, self.task_func, self.task_broker, model, error)
 
-    async def _finish(self, model: TaskStatusTerminalSchema, *, dead: bool = False) -> Ended | None:
-        """Fires the finish triggers and makes the settle."""
+    async def _finish(
+        self, model: TaskStatusTerminalSchema, *, dead: bool = False, error: type[BaseException] | None = None
+    ) -> Ended | None:
+        """Fires the finish triggers and makes the settle. `error`: what the task failed with, if it did."""
         record, handle, app = self.slot.record, self.slot.handle, self.app
         task_func, task_broker = self._known()
         then: tuple[TaskRecord, ...] = ()
@@ -389,17 +396,17 @@ class Run:
                 returning = stored_result(model.returning, app.config)
             if model.then:
                 then = await self._follow_ups(model)
-        except (PluginError, EncodeError, PayloadTooLargeError) as error:
+        except (PluginError, EncodeError, PayloadTooLargeError) as failure:
             # Neither the unreplaced result nor what a plugin says of it may be written: the plugin that
             # encrypts it may be the one that failed.
-            log.error("task %s ends in ERROR: %s", handle.uuid, one_line(error))
-            if isinstance(model, TaskStatusSuccessSchema) or not isinstance(error, FollowUpError):
-                model = error_model(record, finish_failure(error), app.clock(), failed=False)
-                dead = True
+            log.error("task %s ends in ERROR: %s", handle.uuid, one_line(failure))
+            if isinstance(model, TaskStatusSuccessSchema) or not isinstance(failure, FollowUpError):
+                model = error_model(record, finish_failure(failure), app.clock(), failed=False)
+                dead, error = True, type(failure)
         dead = dead and isinstance(model, TaskStatusErrorSchema)
         settle = terminal_settle(handle, record, model, app.config, dead=dead, returning=returning, then=then)
         hit("worker.before_settle")
-        return Ended(settle, task_func, task_broker, model)
+        return Ended(settle, task_func, task_broker, model, error)
 
     def _known(self) -> tuple[TaskExecSchema, TaskPrioritySchema]:
         """What the finish triggers are given when the run ended before its own values were made."""
