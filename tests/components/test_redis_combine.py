@@ -76,6 +76,29 @@ async def test_few_who_come_in_one_turn_travel_together():
     assert await asyncio.gather(*callers, *again) == [[0], [2], [4], [6], [10], [12]]
 
 
+async def test_one_that_calls_again_and_again_holds_up_nobody():
+    server = Server()
+
+    async def calls_again() -> None:
+        for number in range(0, 100, 2):
+            await server.combiner([number])  # and nothing in between lets others have a turn
+
+    again = asyncio.create_task(calls_again())
+    await turns()
+    other = asyncio.create_task(server.combiner([1]))
+    await turns()
+    assert [items for items, _ in server.under_way] == [[0]]
+    server.under_way[0][1].set_result(None)
+    await turns()
+    assert [items for items, _ in server.under_way] == [[1, 2]]
+    server.under_way[0][1].set_result(None)
+    assert await other == [2]
+    while not again.done():
+        for _, answer in server.under_way:
+            answer.set_result(None)
+        await turns()
+
+
 async def test_an_error_is_that_of_its_group_and_a_caller_that_is_gone_holds_up_nobody():
     server = Server()
     first, gone, third = [asyncio.create_task(server.combiner([number])) for number in range(3)]

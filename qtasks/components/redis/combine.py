@@ -44,7 +44,8 @@ class Combiner(Generic[T, V]):
 
     async def __call__(self, items: Sequence[T]) -> list[V]:
         """The verdicts on these items. Raises what `send` raises."""
-        if self._flying or self._crowded:
+        # Whoever waits already is first, also before one that calls again in the turn in which its last call ended.
+        if self._flying or self._crowded or self._waiting:
             future: asyncio.Future[list[V]] = asyncio.get_running_loop().create_future()
             self._waiting.append(_Waiting(items, future))
             self._size += len(items)
