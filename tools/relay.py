@@ -18,7 +18,6 @@ HEAD = '''"""`pm.hook`: one async function per trigger, typed. Written by `pytho
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +60,9 @@ class HookRelay:
             try:
                 chain = self._compiled(name)
             except KeyError:
-                close = difflib.get_close_matches(name, self._names(), n=1)
+                from difflib import get_close_matches  # for mistakes only; every worker would keep it
+
+                close = get_close_matches(name, self._names(), n=1)
                 hint = f"; did you mean {{close[0]!r}}?" if close else ""
                 raise AttributeError(f"there is no trigger {{name!r}}{{hint}}") from None
             self.__dict__[name] = chain
