@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 
+from qtasks.components import sqlite
 from qtasks.components.primitives import DeliveryHandle, HoldVerdict, PushItem, SettleVerdict
 from qtasks.components.sqlite import SQLiteBroker
 from qtasks.errors import ConfigError, FatalError
@@ -214,3 +217,11 @@ print(before == embedded, sys.getswitchinterval())
 async def test_a_process_that_only_serves_switches_threads_more_often(tmp_path):
     with process(SERVING, tmp_path / "f.db") as child:
         assert (await asyncio.to_thread(child.stdout.read)).split() == ["True", "0.0005"]
+
+
+def test_no_statement_numbers_its_parameters() -> None:
+    """`?1` is a name to sqlite3, which takes no sequence for names from Python 3.14 on, and warns before."""
+    sources = sorted(Path(sqlite.__file__).parent.glob("*.py"))
+    assert len(sources) > 10
+    found = [path.name for path in sources if re.search(r"\?(\d|\{)", path.read_text(encoding="utf-8"))]
+    assert found == []

@@ -17,6 +17,8 @@ from functools import cache
 from itertools import chain
 from typing import Any, Final, TypeVar
 
+from qtasks.components.sqlite.schema import DELAYED, READY
+
 T = TypeVar("T")
 
 CHUNK: Final = 128
@@ -184,21 +186,20 @@ _FRESH: Final = ("uuid", "queue", "priority", "due_at", *FRESH)
 
 @cache
 def _insert_fresh(app: int, count: int) -> str:
-    """The first parameter is the time; an entry of which `due_at` is later is delayed (1), any other ready (0)."""
     columns = (*_FRESH, "pushed_at", "state", "app", *FRESH_REST, *ENTRY_REST)
+    marks = ",".join("?" * (len(_FRESH) + 2))
     rest = ",".join((str(int(app)), *FRESH_REST.values(), *ENTRY_REST.values()))
-    rows = []
-    for number in range(2, 2 + count * len(_FRESH), len(_FRESH)):
-        marks = ",".join(f"?{number + offset}" for offset in range(len(_FRESH)))
-        due = f"?{number + 3}"
-        rows.append(f"({marks},{due},{due} > ?1,{rest})")
-    return (
-        f"INSERT INTO tasks ({','.join(columns)}) VALUES {','.join(rows)} ON CONFLICT (app, uuid) DO NOTHING"
-    )
+    rows = ",".join([f"({marks},{rest})"] * count)
+    return f"INSERT INTO tasks ({','.join(columns)}) VALUES {rows} ON CONFLICT (app, uuid) DO NOTHING"
 
 
-def insert_fresh(connection: sqlite3.Connection, app: int, now: float, rows: Sequence[Iterable[Any]]) -> None:
+def insert_fresh(connection: sqlite3.Connection, app: int, now: float, rows: Sequence[Sequence[Any]]) -> None:
     """Inserts new tasks that wait, unless they are there; each row is uuid, queue, priority, when it is due, and then
-    the values of `FRESH`."""
+    the values of `FRESH`. An entry that is due later than `now` is delayed, any other ready."""
     for piece in _pieces(rows):
-        connection.execute(_insert_fresh(app, len(piece)), (now, *chain.from_iterable(piece)))
+        values: list[Any] = []
+        for row in piece:
+            due = row[3]
+            values += row
+            values += (due, DELAYED if due > now else READY)
+        connection.execute(_insert_fresh(app, len(piece)), values)

@@ -32,8 +32,8 @@ log = logging.getLogger("qtasks.sqlite")
 NO_RECORD = "the storage has no record of this task"
 
 _START = (
-    "UPDATE tasks SET state = 2, entry_epoch = ?1 + seq, entry_owner = ?2, entry_deliveries = entry_deliveries + 1, "
-    "restored = 0, lease_until = ?3, status = 1, epoch = ?1 + seq, owner = ?2, started_at = ?4, updated_at = ?4, "
+    "UPDATE tasks SET state = 2, entry_epoch = ? + seq, entry_owner = ?, entry_deliveries = entry_deliveries + 1, "
+    "restored = 0, lease_until = ?, status = 1, epoch = ? + seq, owner = ?, started_at = ?, updated_at = ?, "
     "deliveries = entry_deliveries + 1 WHERE seq IN "
 )
 
@@ -72,7 +72,8 @@ def _claim_and_start(connection: sqlite3.Connection, context: Context, item: Cla
     for piece in chunks([row[0] for row in started]):
         marks = ",".join("?" * padded(len(piece)))
         padding = (0,) * (padded(len(piece)) - len(piece))
-        values = (epoch, item.owner, now + item.lease, now, *piece, *padding)
+        token = (epoch, item.owner)
+        values = (*token, now + item.lease, *token, now, now, *piece, *padding)
         connection.execute(f"{_START}({marks})", values)
     if len(started) < len(rows):
         odd = [row for row in rows if not _may_start(row, epoch, now)]
