@@ -58,12 +58,13 @@ def retry(handle: DeliveryHandle) -> Settle:
     return Settle(handle, Outcome.RETRY, changes, nack=Nack(handle, 0.0))
 
 
-async def test_tokens_of_a_batch_are_found_without_a_search(server):
+@pytest.mark.parametrize("batch", [40, 10])
+async def test_tokens_are_found_without_a_search(server, batch):
     """The server would look through all tokens for each of them, as long as they are few."""
     async with opened(server.url()) as (broker, _, _, link):
         await broker.add_and_push([record() for _ in range(40)], None)
-        claimed = await broker.claim_and_start(40, QUEUE, "me", 30.0)
-        assert len(claimed) == 40
+        for _ in range(40 // batch):
+            assert len(await broker.claim_and_start(batch, QUEUE, "me", 30.0)) == batch
         with server.client(db=link.target.db) as client:
             for key in (link.calls.key("ent"), link.calls.key("run")):
                 assert client.object("encoding", key) in (b"hashtable", "hashtable")

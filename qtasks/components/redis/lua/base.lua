@@ -8,12 +8,15 @@ local time = call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
 -- The server keeps a hash of few and short values as one list, and looks through all of it for each field. One long
--- value makes a table of it for as long as it is not empty; the value is replaced at once.
+-- value makes a table of it for as long as it is not empty; so it is written, and replaced at once, as a hash outgrows
+-- MANY fields.
 local MANY = 16
-local function make_table(set)
-  local n = #set
-  set[n + 1], set[n + 2] = set[1], set[2]
-  set[2] = string.rep(' ', 1025)
+local function hset(key, list, first, last)
+  local size = call('HLEN', key)
+  if size <= MANY and size + (last - first + 1) / 2 > MANY then
+    call('HSET', key, list[first], string.rep(' ', 1025))
+  end
+  call('HSET', key, unpack(list, first, last))
 end
 
 local arrivals = {}

@@ -92,7 +92,12 @@ end
 
 local function bulk(command, key, list)
   for first = 1, #list, MOST do
-    call(command, key, unpack(list, first, math.min(first + MOST - 1, #list)))
+    local last = math.min(first + MOST - 1, #list)
+    if command == 'HSET' then
+      hset(key, list, first, last)
+    else
+      call(command, key, unpack(list, first, last))
+    end
   end
 end
 
@@ -131,7 +136,6 @@ local function commit()
   end
   for i = 1, #opened do
     local s = opened[i]
-    if s.n >= 2 * MANY and s.add == 'HSET' then make_table(s.set) end
     if s.n > 0 then bulk(s.add, s.key, s.set) end
   end
   for name, delta in pairs(counts) do

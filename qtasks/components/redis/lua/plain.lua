@@ -49,8 +49,7 @@ local function write_plain(ids, places, n)
   for i = 1, n do
     records[2 * i - 1], records[2 * i] = ids[i], pack('>c1I6', 'R', before + i) .. ARGV[2 * i + 2]
   end
-  if n >= MANY then make_table(records) end
-  call('HSET', K.rec, unpack(records))
+  hset(K.rec, records, 1, 2 * n)
   for index, place in pairs(places) do
     for i = 1, #place, 2 do place[i] = place[i] + before end
     local name = names[index + 1]
