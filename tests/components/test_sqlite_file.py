@@ -59,13 +59,19 @@ async def test_a_record_survives_to_the_bit(tmp_path):
         assert await storage.get_many([odd.uuid]) == [odd]
 
 
-async def test_a_corrupt_row_is_buried_and_the_others_go_on(tmp_path, caplog):
+@pytest.mark.parametrize(
+    "payload", [b"[", b"5", b'["t","default",0,[],{},{},null,"d",null,5]'], ids=["cut", "shape", "field"]
+)
+async def test_a_corrupt_row_is_buried_and_the_others_go_on(tmp_path, caplog, payload):
     path = tmp_path / "f.db"
     async with opened(path) as (broker, storage):
         records = [record() for _ in range(5)]
         await broker.add_and_push(records, None)
         with raw(path) as connection:
-            connection.execute("UPDATE tasks SET payload = x'5b' WHERE uuid = ?", (records[2].uuid.bytes,))
+            connection.execute(
+                "UPDATE tasks SET payload = ? WHERE uuid = ?", (payload, records[2].uuid.bytes)
+            )
+        assert len((await storage.scan_open(None, 10, 9e9)).records) == 5
         started = await broker.claim_and_start(10, QUEUE, "me", 30)
         assert [found.uuid for _, found in started] == [
             each.uuid for each in records if each is not records[2]

@@ -49,6 +49,9 @@ _COLUMN: Final = {"returning": "result"}
 UNREADABLE: Final = "?"
 """The task name of a record whose payload cannot be read."""
 
+_DAMAGE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What JSON of another shape can raise."""
+
 
 _AT_START: Final = tuple(
     field
@@ -128,7 +131,7 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
             record.returning = decode(returning)
         if progress is not None:
             record.progress = decode(progress)
-    except (ValueError, TypeError, KeyError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"the stored record cannot be read: {error}") from error
     return record
 
@@ -216,5 +219,5 @@ def digest_of(payload: bytes) -> str | None:
     """The digest in a payload; `None` where it cannot be read."""
     try:
         return str(dict(zip(_PAYLOAD, decode(payload), strict=True))["digest"])
-    except (ValueError, TypeError):
+    except _DAMAGE:
         return None
