@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +26,10 @@ class QTasksError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or self._default)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not through `__init__`, which does not take the message back: a process pool would break over such an error.
+        return copyreg.__newobj__, (type(self),), {**self.__dict__, "args": self.args}  # type: ignore[attr-defined]
 
 
 class ConfigError(QTasksError):
