@@ -447,7 +447,7 @@ def task_from_new(record: TaskRecord) -> Task:
         args=record.args,
         kwargs=record.kwargs,
         created_at=created_at,
-        updated_at=created_at,
+        updated_at=(created_at if record.updated_at == record.created_at else _at(record.updated_at, UTC)),
         available_at=(
             created_at if record.available_at == record.created_at else _at(record.available_at, UTC)
         ),

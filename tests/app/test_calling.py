@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,6 +24,7 @@ from qtasks.errors import (
     TaskNotFoundError,
     UuidConflictError,
 )
+from qtasks.markers import hookimpl
 from qtasks.registry import _check_match, check_name
 from qtasks.schemas import TaskRecord, TaskRequest, TaskStatusEnum
 from tests.app.conftest import MakeApp, working
@@ -221,3 +223,17 @@ async def test_timeout_gives_the_finished_task(app: QueueTasks) -> None:
     async with working(app):
         assert (await add.options(timeout=10).add_task(1, 2)).returning == 3
         assert (await app.add_task(add.name, args=(3, 4), timeout=10)).returning == 7
+
+
+async def test_the_task_that_an_add_gives_is_the_one_that_is_stored():
+    class Shifted:
+        @hookimpl
+        def broker_add_before(self, model):
+            return replace(
+                model, updated_at=model.created_at + 5, available_at=model.created_at + 9, extra={"by": 1}
+            )
+
+    app = QueueTasks("calling", "memory://", plugins=[Shifted()])
+    async with app:
+        task = await app.add_task("work", args=(1,), queue="mail", priority=3)
+        assert task == await app.get(task.uuid)
