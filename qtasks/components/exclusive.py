@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from typing import TYPE_CHECKING
 
 from qtasks.errors import ExclusiveError, TransientError
@@ -29,17 +28,20 @@ class Exclusive:
         self._renewing = asyncio.create_task(self._renew(), name="qtasks-exclusive")
 
     @classmethod
-    async def take(cls, app: QueueTasks) -> Exclusive | None:
+    async def take(cls, app: QueueTasks, owner: str) -> Exclusive | None:
         """Takes the id where the pairing needs it.
+
+        Parameters:
+            owner: names this process. Who tries again after a `TransientError` gives the same one.
 
         Raises:
             ExclusiveError: another process has it.
+            TransientError: the store is away; whether the id was taken is not known.
         """
         broker, storage = app.broker, app.storage
         if broker.capabilities.shared == storage.capabilities.shared:
             return None
         shared: Broker | Storage = broker if broker.capabilities.shared else storage
-        owner = secrets.token_hex(8)
         if not await shared.hold_exclusive(owner, TTL):
             other = storage if shared is broker else broker
             raise ExclusiveError(

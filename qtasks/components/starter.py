@@ -6,11 +6,12 @@ import asyncio
 import gc
 import logging
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtasks.components.base import Component
 from qtasks.components.exclusive import Exclusive
@@ -19,6 +20,8 @@ from qtasks.errors import NotStartedError, TransientError
 
 if TYPE_CHECKING:
     from qtasks.app import QueueTasks
+
+T = TypeVar("T")
 
 log = logging.getLogger("qtasks.starter")
 
@@ -66,13 +69,15 @@ class Starter(Component):
             await self.pm.hook.starter_start(starter=self)
             for start in (app.global_config.start, app.storage.start, partial(app.broker.start, None)):
                 await self._started_by(start, until)
-            self._exclusive = await Exclusive.take(app)
+            # One name for all tries: one whose answer was lost may have taken the id.
+            taking = partial(Exclusive.take, app, secrets.token_hex(8))
+            self._exclusive = await self._started_by(taking, until)
         except BaseException:
             await self._close()
             raise
         self._started = True
 
-    async def _started_by(self, start: Callable[[], Awaitable[None]], until: asyncio.Event | None) -> None:
+    async def _started_by(self, start: Callable[[], Awaitable[T]], until: asyncio.Event | None) -> T:
         backoff = Backoff()
         while True:
             try:
