@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import UUID
 
+from qtasks.closing import close_all
 from qtasks.errors import TaskCancelError, TaskDefer, TaskPluginTriggerError, WrongLoopError
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ class TaskContext:
         stopped the task. What is closed is told the error. It cannot take it away; where there is none, an error in
         closing fails the task.
 
-        What a thread uses that outlives its task stays open until it returns. A process that is killed closes nothing.
+        Where the task has a `max_time`, closing may take as long again: what hangs is stopped, one after the other, and
+        named in the error. What a thread uses that outlives its task stays open until it returns. A process that is
+        killed closes nothing.
 
         Raises:
             RuntimeError: the run is over.
@@ -131,11 +134,13 @@ class TaskContext:
         return stack
 
     async def close(self, error: BaseException | None = None) -> None:
-        """Closes `resources`; a second call does nothing. Called by the worker."""
+        """Closes `resources`; a second call does nothing. Called by the worker.
+
+        Raises:
+            TaskTimeoutError: something took longer than `max_time` to close.
+        """
         if (stack := self.detach()) is not None:
-            await stack.__aexit__(
-                type(error) if error else None, error, error.__traceback__ if error else None
-            )
+            await close_all(stack, error, self.task_func.max_time)
 
     def cancel(self, reason: str = "") -> NoReturn:
         """Ends the task as cancelled."""

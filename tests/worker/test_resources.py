@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -229,6 +230,99 @@ async def test_an_error_in_closing_does_not_hide_the_tasks_own(app: QueueTasks, 
 
     assert "the cause" in (await run_once(app, code)).traceback
     assert opens.log == story("OSError")
+
+
+@asynccontextmanager
+async def hangs_first() -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await asyncio.Event().wait()
+
+
+async def hangs_second() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise OSError("gone")
+
+
+HUNG = re.compile(
+    r"was stopped in hangs_first \(tests\.worker\.test_resources, line \d+\), "
+    r"hangs_second \(tests\.worker\.test_resources, line \d+\)"
+)
+
+
+async def opens_what_hangs() -> None:
+    """Two of the three things that are to be closed never answer."""
+    resources = current_task().resources
+    resources.push_async_callback(hangs_second)
+    resources.callback(lambda: None)
+    await resources.enter_async_context(hangs_first())
+
+
+async def test_what_hangs_in_closing_is_stopped_and_fails_a_task_that_went_well(
+    app: QueueTasks, opens: Opens
+) -> None:
+    """Each in its turn, and what was opened before is closed as ever."""
+
+    async def code() -> None:
+        await opens_what_hangs()
+
+    record = await run_once(app, code, max_time=0.05)
+    assert (record.status, record.attempt) == ("error", 1)
+    assert "closing what the run used took longer than max_time (0.05 s)" in record.traceback
+    assert HUNG.search(record.traceback)
+    assert opens.log == story("OSError")
+
+
+@pytest.mark.parametrize("way", ["raises", "too long", "cancelled"])
+async def test_what_hangs_in_closing_is_logged_where_the_task_has_an_error(
+    app: QueueTasks, opens: Opens, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    """The task ends as it would have, and its slot is free."""
+
+    async def code() -> None:
+        await opens_what_hangs()
+        if way == "raises":
+            raise ValueError("the cause")
+        if way == "cancelled":
+            current_task().cancel("the cause")
+        await asyncio.Event().wait()
+
+    record = await run_once(app, code, max_time=0.05)
+    cause = {"raises": "ValueError: the cause", "too long": "the task ran longer than max_time"}.get(
+        way, "the cause"
+    )
+    assert record.status == ("cancel" if way == "cancelled" else "error")
+    assert cause in (record.traceback or record.cancel_reason)
+    assert HUNG.search(caplog.text)
+    assert opens.log == story("OSError")
+
+
+async def test_a_worker_that_stops_does_not_wait_for_what_hangs_in_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a `max_time` nothing else ends it; the task is left to its lease."""
+    monkeypatch.setattr("qtasks.components.worker.worker.STOPPING", 0.01)
+    app = make_app("memory", tmp_path, concurrency=1, shutdown_timeout=0.01)
+    closing = asyncio.Event()
+
+    @app.task(name="task")
+    async def code() -> None:
+        async def hangs() -> None:
+            closing.set()
+            await asyncio.Event().wait()
+
+        current_task().resources.push_async_callback(hangs)
+
+    async with app:
+        async with serving(app):
+            task = await app.add_task("task")
+            await asyncio.wait_for(closing.wait(), WAIT)
+        found = await app.get(task.uuid)
+    assert found is not None
+    assert found.status == "process"
 
 
 async def test_a_resource_cannot_take_the_error_away(app: QueueTasks) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from qtasks._failpoints import hit
+from qtasks.closing import close_all
 from qtasks.components.primitives import FENCED_FIELDS, Update
 from qtasks.components.task_executor import ThreadStillRunning
 from qtasks.components.worker.outcome import (
@@ -229,7 +230,7 @@ class Run:
                     await slot.take_back()
             result = await executor.finish(task_func, self.task_broker, result)
             if (resources := context.detach()) is not None:
-                await resources.__aexit__(None, None, None)
+                await close_all(resources, None, task_func.max_time)
         except (TaskCancelError, TaskDefer, TaskRejected) as control:
             await self._close(control)
             return await self._controlled(control)
