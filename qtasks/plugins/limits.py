@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -90,6 +90,12 @@ class State:
     full_at: float = 0.0
     line: float = 0.0
 
+    @classmethod
+    def read(cls, value: Any) -> State:
+        """What is stored; a worker of a newer version may have written more."""
+        known = value if isinstance(value, Mapping) else {}
+        return cls(**{each.name: known[each.name] for each in fields(cls) if each.name in known})
+
     def admit(
         self, limit: Limit, now: float, token: str, lease: float, *, waited: bool, spacing: float
     ) -> float | None:
@@ -140,7 +146,7 @@ class Place:
         """Changes the state by compare-and-set. Where the change gives `False`, nothing is written."""
         while True:
             value, version = await self.config.get_versioned(NAME, self.key)
-            state = State(**value) if isinstance(value, Mapping) else State()
+            state = State.read(value)
             result = change(state)
             if result is False:
                 return result

@@ -147,6 +147,23 @@ async def test_concurrency_by_key_blocks_nobody_else(app: QueueTasks) -> None:
     assert most == {"a": 2, "b": 2}
 
 
+async def test_what_a_newer_version_has_written_can_be_read(app: QueueTasks) -> None:
+    """As in a rolling upgrade: what this version does not know is ignored, the rest holds."""
+    runs = []
+
+    @app.task(name="work", extra={"limits": Limit(rate=1000)})
+    async def work() -> None:
+        runs.append(1)
+
+    async with working(app):
+        await (await app.add_task("work")).wait_result(10)
+        ((key, state),) = (await app.global_config.get_all("limits")).items()
+        assert await app.global_config.set("limits", key, {**state, "of_a_newer_version": [1]}, ttl=60)
+        assert (await (await app.add_task("work")).wait_result(10)).status == "success"
+        assert (await app.global_config.get("limits", key))["full_at"] > state["full_at"]
+    assert len(runs) == 2
+
+
 async def test_two_limits_of_one_key_count_each_for_itself(app: QueueTasks) -> None:
     account = {"concurrency": 1, "name": "account"}
     limits = [
