@@ -17,6 +17,7 @@ from qtasks.components.base import Component
 from qtasks.components.exclusive import Exclusive
 from qtasks.components.worker.backoff import Backoff
 from qtasks.errors import NotStartedError, TransientError
+from qtasks.options import unread_options
 
 if TYPE_CHECKING:
     from qtasks.app import QueueTasks
@@ -76,6 +77,8 @@ class Starter(Component):
             await self._close()
             raise
         self._started = True
+        for unread in unread_options(app.tasks, self.pm):
+            log.warning("%s", unread)
 
     async def _started_by(self, start: Callable[[], Awaitable[T]], until: asyncio.Event | None) -> T:
         backoff = Backoff()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from qtasks import ArgInfo, TaskContext, TaskExecSchema, TaskRejected, current_task, hookimpl
 
@@ -34,6 +34,8 @@ class Depends:
         TypeError: the factory cannot be called.
         ValueError: there is no such scope.
     """
+
+    qtasks_plugin: ClassVar[str] = "depends"
 
     factory: Factory
     scope: Literal["task", "worker"] = "task"

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakValueDictionary
 
 from qtasks import QTasksError, TaskContext, TaskDefer, current_task, hookimpl
@@ -44,6 +44,8 @@ class Limit:
     Raises:
         ValueError: it limits nothing, or a number is not above 0.
     """
+
+    qtasks_plugin: ClassVar[str] = NAME
 
     concurrency: int | None = None
     rate: float | None = None

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, get_args
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -50,6 +50,8 @@ class _Scheduled:
             `"skip"` none unless it is late by less than a minute, `"all"` one for each, the last `most` of them.
         most: see `catch_up`.
     """
+
+    qtasks_plugin: ClassVar[str] = NAME
 
     key: str = ""
     args: tuple[Any, ...] = ()

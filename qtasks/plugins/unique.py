@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from uuid import UUID
 
 from qtasks import TaskExecSchema, hookimpl
@@ -32,6 +32,8 @@ class Unique:
     Raises:
         ValueError: the window is not above 0.
     """
+
+    qtasks_plugin: ClassVar[str] = NAME
 
     key: Callable[..., Any] | None = None
     window: float | None = None
