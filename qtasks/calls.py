@@ -58,6 +58,10 @@ class AddOptions(NamedTuple):
         if self.delay is not None and self.eta is not None:
             raise ValueError("give delay or eta, not both")
         if self.eta is not None:
+            if not isinstance(self.eta, datetime):
+                raise TypeError(
+                    f"eta is a datetime with a time zone, not {self.eta!r}; seconds from now are delay"
+                )
             if self.eta.tzinfo is None:
                 raise ValueError("eta needs a time zone: datetime(..., tzinfo=UTC)")
             return self.eta.timestamp()

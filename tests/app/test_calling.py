@@ -66,6 +66,7 @@ async def test_the_declaration_gives_queue_and_priority(app: QueueTasks) -> None
         ({"uuid": "abc"}, TypeError, "uuid is a uuid.UUID, not 'abc'"),
         ({"args": "abc"}, TypeError, r"args=\('abc',\)"),
         ({"eta": datetime(2030, 1, 1)}, ValueError, "eta needs a time zone"),
+        ({"eta": 1893456000.0}, TypeError, "eta is a datetime with a time zone"),
         ({"delay": 1, "eta": datetime.now(UTC)}, ValueError, "delay or eta, not both"),
         ({"priority": 128}, ValueError, "priority 128 is outside"),
         ({"queue": "a b"}, InvalidNameError, "queue name 'a b' is not valid"),
