@@ -30,7 +30,7 @@ from qtasks.schemas import (
     TaskRecord,
     TaskRequest,
     TaskStatusNewSchema,
-    task_from_new,
+    task_from_record,
 )
 from qtasks.tracing import FLAG
 
@@ -244,6 +244,6 @@ class Producer:
         return task
 
     def _task(self, record: TaskRecord) -> Task:
-        task = task_from_new(record)
+        task = task_from_record(record)
         task._app = self._app
         return task

@@ -435,28 +435,6 @@ class Task:
         return self._app
 
 
-def task_from_new(record: TaskRecord) -> Task:
-    """The client's view of a record that was just added: `task_from_record` of one to which nothing has happened."""
-    created_at = _at(record.created_at, UTC)
-    return Task(
-        uuid=record.uuid,
-        task_name=record.task_name,
-        status=record.status,
-        queue=record.queue,
-        priority=record.priority,
-        args=record.args,
-        kwargs=record.kwargs,
-        created_at=created_at,
-        updated_at=(created_at if record.updated_at == record.created_at else _at(record.updated_at, UTC)),
-        available_at=(
-            created_at if record.available_at == record.created_at else _at(record.available_at, UTC)
-        ),
-        retry=record.retry,
-        extra=record.extra,
-        replay_of=record.replay_of,
-    )
-
-
 def task_from_record(record: TaskRecord) -> Task:
     """The client's view of a record."""
     created_at = _at(record.created_at, UTC)
