@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks import report
 from benchmarks.contenders import OURS, PEERS, Entry
 from benchmarks.goals import goals
+from benchmarks.session import JEMALLOC
 from benchmarks.suite import FULL, QUICK, Run, default_path, medians
 
 QUIET = 0.7
@@ -73,6 +74,21 @@ def write_report(path: Path) -> None:
     print(f"{PAGE} has the figures of {path}")
 
 
+def warn() -> None:
+    """Says what about this machine would spoil the figures."""
+    if (load := os.getloadavg()[0]) > QUIET:
+        print(
+            f"the load of this machine is {load:.1f}: figures of a busy machine are worth little",
+            file=sys.stderr,
+        )
+    if JEMALLOC is None:
+        print(
+            "libjemalloc is not installed (Debian: libjemalloc2): the server allocates as the C library does, and "
+            "gets slower as a backlog grows",
+            file=sys.stderr,
+        )
+
+
 def main() -> None:
     """The command."""
     options = arguments()
@@ -94,15 +110,11 @@ def main() -> None:
         )
     if options.backlogs:
         sizes = tuple(int(word) for word in options.backlogs.split(",") if int(word))
-        size = replace(size, backlogs=sizes, peer_backlogs=())
+        size = replace(size, backlogs=sizes, peer_backlogs=(), turns=False)
     if options.workloads:
         size = replace(size, workloads=tuple(options.workloads.split(",")))
     path = options.output or default_path()
-    if (load := os.getloadavg()[0]) > QUIET:
-        print(
-            f"the load of this machine is {load:.1f}: figures of a busy machine are worth little",
-            file=sys.stderr,
-        )
+    warn()
     found = Run(size, peers, path)()
     found |= {"medians": medians(found), "goals": [{**g._asdict(), "passed": g.passed} for g in goals(found)]}
     path.write_text(json.dumps(found, indent=1))

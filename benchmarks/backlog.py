@@ -4,7 +4,8 @@ One server and one worker for all sizes. The worker is stopped by a signal (idle
 added, and goes on to drain them: every drain is one of a worker that is warm, and that of 10^6 tasks shows whether its
 memory stays flat. Round trips go through a queue of their own with a worker of its own, beside the backlog.
 
-`--turns` compares two sizes, each on a server of its own, in turns: a machine that gets slower does so for both.
+A run of growing backlogs takes minutes, so it also shows how the machine drifts meanwhile. `--turns` compares two sizes
+fairly: each on a server of its own, in turns, so a machine that gets slower does so for both.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import signal
 import statistics
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import marks
 from benchmarks.contender import Contender, ContenderError
 from benchmarks.contenders import OURS
 from benchmarks.session import Store, fresh, trips
 
+RATES = ("add_one", "add_crowd", "add_bulk", "drain")
 DRAIN = 20_000
 """Executions over which a rate is taken, where so many wait."""
 ADDED = {"one": 1_000, "crowd": 5_000, "bulk": 10_000}
@@ -34,7 +37,9 @@ SAMPLES = 20
 """Looks at the worker's memory in one drain."""
 TURN = {"one": 500, "crowd": 3_000, "bulk": 6_000}
 """Tasks added in one turn."""
-TURNS = 7
+TURNS = 15
+COMPARED = (1_000, 1_000_000)
+"""The sizes that are compared in turns."""
 
 
 @dataclass
@@ -90,10 +95,13 @@ class Backlog:
         self._stop_worker()
         return rate, memory
 
-    def first(self, count: int) -> float:
-        """Lets the worker go, until it has executed so many; the rate of these. It is not stopped again."""
+    def part(self, count: int) -> float:
+        """Lets the worker execute so many and stops it at once, whatever it holds; the rate."""
         os.kill(self.main.workers[0].pid, signal.SIGCONT)
-        return self.main.executed(count, LIMIT).rate
+        seen = self.main.executed(count, LIMIT)
+        os.kill(self.main.workers[0].pid, signal.SIGSTOP)
+        marks.reset(self.main.folder)
+        return seen.rate
 
     def at(self, size: int) -> None:
         """Measures at one size; drains of small ones several times, since they are over so soon."""
@@ -129,53 +137,78 @@ def measure_all(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
 
 
 def turn(store: Store, backlog: Backlog) -> dict[str, float]:
-    """The rates of adding to a backlog, and the CPU of the server for each added task, in µs."""
+    """One turn: tasks are added, and as many as the small backlog has then are executed, at each size; so each is of
+    its size again. The rates, and the CPU seconds of the server for each added task.
+    """
     before = store.cpu()
     rates = backlog.fill(**TURN)
-    return {**rates, "server µs": (store.cpu() - before) / sum(TURN.values()) * 1e6}
+    cpu = (store.cpu() - before) / sum(TURN.values())
+    rates["drain"] = backlog.part(COMPARED[0] + sum(TURN.values()))
+    backlog.fill(bulk=COMPARED[0])
+    return {**rates, "add_cpu": cpu}
 
 
-def in_turns(small: int, large: int) -> None:
-    """Prints the rates at two sizes, measured in turns, their medians and ratios.
+def in_turns() -> list[dict[str, float]]:
+    """Two sizes, each on a server of its own with a worker of its own, of which one works at a time.
 
-    The small backlog is drained after each turn, and filled again; the large one at the end, of which the first
-    executions count: as many as a turn of the small one has.
+    Returns:
+        The figures of each turn, with `waiting`, its size.
     """
-    with (
-        fresh("redis") as store_small,
-        fresh("redis") as store_large,
-        Contender(OURS.module, OURS.python(), store_small.url, {}) as worker_small,
-        Contender(OURS.module, OURS.python(), store_large.url, {}) as worker_large,
-    ):
-        lines = {
-            small: (store_small, Backlog(worker_small)),
-            large: (store_large, Backlog(worker_large)),
-        }
-        for size, (_, backlog) in lines.items():
-            backlog.start()
-            backlog.fill(bulk=size)
-        seen: dict[int, list[dict[str, float]]] = {small: [], large: []}
+    with ExitStack() as stack:
+        lines: dict[int, tuple[Store, Backlog]] = {}
+        for size in COMPARED:
+            store = stack.enter_context(fresh("redis"))
+            main = stack.enter_context(Contender(OURS.module, OURS.python(), store.url, {}))
+            lines[size] = store, Backlog(main)
+            lines[size][1].start()
+            lines[size][1].fill(bulk=size)
+        seen = []
         for number in range(TURNS):
-            for size in (small, large) if number % 2 else (large, small):
-                store, backlog = lines[size]
-                figures = turn(store, backlog)
-                if size == small:
-                    figures["drain"] = backlog.drain(size + sum(TURN.values()))[0]
-                    backlog.fill(bulk=size)
-                elif number == TURNS - 1:
-                    figures["drain"] = backlog.first(small + sum(TURN.values()))
-                seen[size].append(figures)
-                cells = ", ".join(f"{name} {value:,.1f}" for name, value in figures.items())
-                print(f"turn {number + 1}, {size:>9,} waiting: {cells}", flush=True)
-        for name in seen[small][0]:
-            low, high = (
-                statistics.median(f[name] for f in seen[size] if name in f) for size in (small, large)
-            )
-            print(f"median {name}: {low:,.1f} at {small:,}, {high:,.1f} at {large:,}, ratio {high / low:.2f}")
+            for size in COMPARED if number % 2 else COMPARED[::-1]:
+                figures = {"waiting": size, **turn(*lines[size])}
+                seen.append(figures)
+                cells = ", ".join(f"{name} {figures[name]:,.0f}" for name in RATES)
+                print(
+                    f"turn {number + 1} beside {size:>9,}: {cells}, server {figures['add_cpu'] * 1e6:.1f} µs",
+                    flush=True,
+                )
+        return seen
+
+
+class Compared(NamedTuple):
+    """One figure at both sizes.
+
+    Attributes:
+        small, large: the medians.
+        ratio: the median of the ratios of a turn, large to small. What slows the machine down for a while does so
+            for both halves of a turn, and for the ratio it does not matter.
+    """
+
+    small: float
+    large: float
+    ratio: float
+
+
+def compared(turns: list[dict[str, float]]) -> dict[str, Compared]:
+    """What turns have shown, by the name of the figure; nothing where nothing was measured."""
+    if not turns:
+        return {}
+    small, large = ([each for each in turns if each["waiting"] == size] for size in COMPARED)
+    median = statistics.median
+    return {
+        name: Compared(
+            median(each[name] for each in small),
+            median(each[name] for each in large),
+            median(b[name] / a[name] for a, b in zip(small, large, strict=True)),
+        )
+        for name in (*RATES, "add_cpu")
+    }
 
 
 if __name__ == "__main__":
     if "--turns" in sys.argv:
-        in_turns(1_000, 1_000_000)
+        for name, (low, high, ratio) in compared(in_turns()).items():
+            unit, digits = (1e6, 1) if name == "add_cpu" else (1, 0)
+            print(f"{name:>9}: {low * unit:,.{digits}f} to {high * unit:,.{digits}f}, ratio {ratio:.2f}")
     else:
         measure_all(tuple(int(word) for word in sys.argv[1:]) or (1_000, 10_000))

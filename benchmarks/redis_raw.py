@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
+from benchmarks.session import JEMALLOC
 from qtasks.components.primitives import DeliveryHandle
 from qtasks.components.redis import RedisBroker
 from tests.support.redis_pair import QUEUE, opened, record, success
@@ -102,5 +103,5 @@ if __name__ == "__main__":
         run = uvloop.run
     else:
         run = asyncio.run
-    with RedisServer(appendonly="no") as started:
+    with RedisServer(preload=JEMALLOC, appendonly="no") as started:
         run(main(started))

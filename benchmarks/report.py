@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.backlog import COMPARED, compared
 from benchmarks.contenders import ALL, CEILING, ON_DISK, OURS, OURS_ON_DISK, OURS_SQLITE
 from benchmarks.goals import Figures, goals
 from benchmarks.suite import backlog_of
@@ -112,6 +113,26 @@ def backlog_table(points: list[dict[str, Any]]) -> str:
     return table(heads, rows)
 
 
+def turns_table(turns: list[dict[str, float]]) -> str:
+    """A small backlog and a large one, compared in turns."""
+    found = compared(turns)
+    names = {
+        "add_one": "add one by one, /s", "add_crowd": "by 100 callers, /s", "add_bulk": "in bulk, /s",
+        "drain": "drain, /s", "add_cpu": "server, µs per added task",
+    }  # fmt: skip
+    rows = []
+    for name, label in names.items():
+        unit, digits = (1e6, 1) if name == "add_cpu" else (1.0, 0)
+        small, large, ratio = found[name]
+        rows.append((label, number(small, unit, digits), number(large, unit, digits), f"{ratio:.2f}"))
+    heads = (
+        "medians of turns",
+        *(f"{size:,} waiting" for size in COMPARED),
+        "median of the ratios of a turn",
+    )
+    return table(heads, rows)
+
+
 def peer_backlog_table(of: Figures, sizes: Sequence[int]) -> str:
     """Drains of everybody from backlogs."""
     rows = [
@@ -155,6 +176,8 @@ def markdown(found: dict[str, Any], plot: str | None = None) -> str:
         parts += ["### A growing backlog", backlog_table(found["backlog"])]
         if plot:
             parts.append(f"![Rates and latencies as the backlog grows]({plot})")
+    if found.get("turns"):
+        parts.append(turns_table(found["turns"]))
     if sizes := found["size"].get("peer_backlogs"):
         parts.append(peer_backlog_table(of, sizes))
     return "\n\n".join(parts)

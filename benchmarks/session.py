@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import statistics
 import tempfile
 import time
@@ -15,6 +16,9 @@ from benchmarks.contender import Contender, ContenderError
 from tests.support.redis_server import RedisServer
 
 WORDS = {"one": "add_one", "crowd": "add_crowd", "bulk": "add_bulk"}
+JEMALLOC = ctypes.util.find_library("jemalloc")
+"""The allocator of the server, as in the packages of Redis and Valkey for Linux; `None` where it is not installed. The
+server of the wheel is built with that of the C library, which gets slower as a backlog grows (docs/performance.md)."""
 SETTLED = 0.3
 """Seconds until the server has tidied up after a client that is gone."""
 
@@ -75,7 +79,7 @@ def fresh(kind: str) -> Iterator[Store]:
     Redis keeps nothing on disk, neither snapshots nor an append-only file, for all contenders alike.
     """
     if kind == "redis":
-        with RedisServer(appendonly="no") as server:
+        with RedisServer(preload=JEMALLOC, appendonly="no") as server:
             yield Store(server.url(0), server)
     else:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:

