@@ -115,7 +115,7 @@ class Ceiling(Peer):
 
     async def add(self, task: str, *args: Any) -> str:
         uuid, head, part = addition(task, args)
-        await self.link.run("add_push", [b"", head, part], QUEUES)
+        await self.link.run("add_plain", [b"", head, part], QUEUES)
         return str(uuid)
 
     async def add_many(self, task: str, args: tuple[Any, ...], count: int) -> list[str]:
@@ -126,7 +126,7 @@ class Ceiling(Peer):
                 uuid, head, part = addition(task, args)
                 words += (head, part)
                 ids.append(str(uuid))
-            await self.link.run("add_push", words, QUEUES)
+            await self.link.run("add_plain", words, QUEUES)
         return ids
 
     async def call(self, task: str, *args: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Awaitable, Sequence
+from operator import attrgetter
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -62,7 +63,8 @@ _SETTLED = {
     ord("A"): SettleVerdict.ACCEPTED, ord("M"): SettleVerdict.ALREADY_MINE, ord("R"): SettleVerdict.REJECTED,
 }  # fmt: skip
 PART = 200
-"""Records of one call of add_push: long batches are sent part by part, so that client and server work side by side."""
+"""Records of one call: long batches are sent part by part, so that client and server work side by side."""
+_is_plain = attrgetter("plain")
 _POLL = 1.0
 """Seconds between looks for work while notifications are interrupted."""
 
@@ -312,7 +314,11 @@ class RedisBroker(Broker, Colocated):
         args = [b"" if max_queue is None else b"%d" % max_queue]
         for addition in additions:
             args += addition.args(queues)
-        reply = await self.link.run("add_push", args, queues, durable=True)
+        reply = None
+        if all(map(_is_plain, additions)):
+            reply = await self.link.run("add_plain", args, queues, durable=True)
+        if reply is None:
+            reply = await self.link.run("add_push", args, queues, durable=True)
         return add_verdicts(reply, [addition.uuid for addition in additions])
 
     async def claim_and_start(

@@ -94,6 +94,11 @@ def encode_part(record: TaskRecord) -> bytes:
     return _PART_HEAD.pack(flags, available) + more + body
 
 
+def is_plain(part: bytes) -> bool:
+    """Whether nobody named a time for this new record, and it has no unique key."""
+    return not part[0] & (_DUE_LATER | _HAS_UNIQUE)
+
+
 def _sized(name: str, text: bytes) -> bytes:
     if len(text) > _LONGEST:
         raise EncodeError(f"{name} takes {len(text)} bytes: Redis is given at most {_LONGEST}")
@@ -323,4 +328,5 @@ def decode_finished(uuid: UUID, value: bytes) -> TaskRecord:
 __all__ = [
     "EncodeError", "UnreadableError", "apply_token", "check_fields", "decode_finished", "decode_open",
     "decode_shown", "encode_lines", "encode_object", "encode_outcome", "encode_part", "encode_token",
+    "is_plain",
 ]  # fmt: skip

@@ -3,7 +3,8 @@
 A script names what it needs in its first lines: `--@include` other files (which may include others, too), and
 `--@queues` three keys more for each queue that is named in ARGV[1]. Of an included file it gets only the definitions
 that it uses, and of the fixed keys only those that are named then: the server makes every function anew for every
-call, and for a call with one task these cost more than all that the call does.
+call, and for a call with one task these cost more than all that the call does. They stand before the script, or where
+it says `--@definitions`: what comes before that line does without them. `K.name` is a fixed key.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def script(name: str) -> Script:
     source = _read(name)
     linked = _linked([_read(part) for part in dict.fromkeys(_included(source))], source)
     keys = tuple(sorted(set(_KEY.findall(linked))))
-    table = ", ".join(f"{key} = KEYS[{i}]" for i, key in enumerate(keys, 1))
-    body = f"local K, FIXED = {{ {table} }}, {len(keys)}\n{linked}".encode()
+    # Keys by their numbers: a table of them by their names would be made for every call.
+    numbered = _KEY.sub(lambda found: f"KEYS[{keys.index(found[1]) + 1}]", linked)
+    body = f"local KEYS, FIXED = KEYS, {len(keys)}\n{numbered}".encode()
     return Script(name, body, sha1(body).hexdigest().encode(), keys, "--@queues\n" in source)  # noqa: S324
 
 
@@ -66,10 +68,13 @@ _DEFINES = re.compile(r"local function (\w+)|function \w+:(\w+)|local ([\w, ]+)"
 
 
 def _linked(parts: Sequence[str], source: str) -> str:
-    """The source behind those definitions of its parts that it needs. In Lua what is used stands before its use,
+    """The source with those definitions of its parts that it needs. In Lua what is used stands before its use,
     so one look from the end to the beginning finds them. What defines nothing is always needed."""
     units = [unit for part in parts for unit in _BEGIN.split(_COMMENT.sub("", part))[1:]]
-    kept = [_COMMENT.sub("", source)]
+    first, marked, rest = source.partition("--@definitions\n")
+    if not marked:
+        first, rest = "", source
+    kept = [_COMMENT.sub("", rest)]
     used = set(_WORD.findall(kept[0]))
     for unit in reversed(units):
         defines = _DEFINES.match(unit)
@@ -77,7 +82,7 @@ def _linked(parts: Sequence[str], source: str) -> str:
         if names is None or names & used:
             used.update(_WORD.findall(unit))
             kept.append(unit)
-    return "".join(reversed(kept))
+    return _COMMENT.sub("", first) + "".join(reversed(kept))
 
 
 @cache

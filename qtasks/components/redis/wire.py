@@ -13,6 +13,7 @@ from qtasks.components.redis.records import (
     encode_outcome,
     encode_part,
     encode_token,
+    is_plain,
 )
 from qtasks.ids import uuid_of
 from qtasks.schemas import TaskRecord
@@ -90,7 +91,7 @@ def added(record: TaskRecord) -> tuple[bytes, bytes]:
 
 
 class Addition(NamedTuple):
-    """A record on its way into add_push.lua. The JSON is made before it meets other callers' records,
+    """A record on its way into add_plain.lua or add_push.lua. The JSON is made before it meets other callers' records,
     so that a value without a JSON form fails for its own caller only."""
 
     queue: str
@@ -106,6 +107,11 @@ class Addition(NamedTuple):
         return cls(
             record.queue, record.uuid, record.priority, encode_token(record), encode_part(record), max_queue,
         )  # fmt: skip
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is new and due at once, without a unique key: what add_plain.lua takes."""
+        return not self.token and is_plain(self.part)
 
     def args(self, queues: Sequence[str]) -> tuple[bytes, bytes]:
         """Where it is queued, and its part."""

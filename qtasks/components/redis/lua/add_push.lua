@@ -1,7 +1,7 @@
---@include base plain lib broker storage both
+--@include lib broker storage both
 --@queues
 -- add_and_push. ARGV: queue names | max_queue or '' | per record: uuid, queue, priority (and token); its part.
--- Gives a letter for each, then for each E the uuid that has its unique key. Most batches end in plain.lua.
+-- Gives a letter for each, then for each E the uuid that has its unique key. Most batches end in add_plain.lua.
 local most, waiting = tonumber(ARGV[2]), {}
 local function full(q)
   local n = waiting[q.name] or call('ZCARD', q.ready_key) + call('ZCARD', q.delayed_key)
