@@ -72,6 +72,17 @@ async def test_tokens_are_found_without_a_search(server, batch):
                 assert all(len(value) < 100 for value in client.hvals(key))
 
 
+async def test_records_that_come_one_by_one_are_found_without_a_search(server):
+    """Not every one of them looks whether the hash has outgrown a list."""
+    async with opened(server.url()) as (broker, _, _, link):
+        with server.client(db=link.target.db) as client:
+            for count in range(1, 41):
+                await broker.add_and_push([record()], None)
+                found = client.object("encoding", link.calls.key("rec"))
+                assert (found == b"hashtable") == (count >= 32)
+            assert all(len(value) < 100 for value in client.hvals(link.calls.key("rec")))
+
+
 async def test_a_batch_settles_and_gives_back(server):
     """One script removes and writes in the same hashes; each task ends as its own settle says."""
     async with opened(server.url()) as (broker, storage, _, _):
