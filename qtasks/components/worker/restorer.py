@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("qtasks.worker")
 
 LIMIT = 1000
-PAGE = 500
+PAGE = 100
 STATUS_EVERY = 3
 REST = 20.0
 """Times the duration of a page that the reconciler rests after it: it takes a twentieth of the time, at most."""
