@@ -4,7 +4,7 @@ from qtasks import __version__
 from qtasks.app import QueueTasks
 from qtasks.chain import NULL, PluginCall
 from qtasks.codec import decode, encode
-from qtasks.components.broker import Broker, Colocated
+from qtasks.components.broker import Broker, Colocated, Taker
 from qtasks.components.global_config import GlobalConfig
 from qtasks.components.primitives import Capabilities
 from qtasks.components.starter import Starter
@@ -72,6 +72,7 @@ __all__ = [
     "Starter",
     "Stats",
     "Storage",
+    "Taker",
     "Task",
     "TaskCancelError",
     "TaskContext",

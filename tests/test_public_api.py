@@ -33,6 +33,7 @@ PUBLIC = [
     "Starter",
     "Stats",
     "Storage",
+    "Taker",
     "Task",
     "TaskCancelError",
     "TaskContext",

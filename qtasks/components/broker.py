@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from qtasks.components.base import Component
@@ -165,11 +165,35 @@ class BrokerPrimitives(ABC):
         raise CapabilityError(f"{type(self).__name__} does not declare `transactional_enqueue`")
 
 
+class Taker(Protocol):
+    """Whoever is handed tasks that it did not claim: the worker."""
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it has nothing to do, so that what is handed to it begins at once."""
+
+    def take(self, claimed: list[tuple[DeliveryHandle, TaskRecord]]) -> None:
+        """Takes tasks that were claimed and started for it, at any moment: it runs them, or gives them back."""
+
+
 class Colocated(ABC):
     """A broker whose storage lies in the same store: each of these is one atomic step, one round trip.
 
     They obey the same rules as the two halves one after the other.
     """
+
+    def hand_to(self, taker: Taker) -> None:  # noqa: B027 - optional
+        """Says who takes what is handed over. A worker at rest may be handed a new task by the message that would only
+        wake it: claimed and started for the owner of its last `claim_and_start`, in the step that adds it. A broker
+        that does not do so overrides neither this nor `withdraw`."""
+
+    async def withdraw(self) -> None:  # noqa: B027 - optional
+        """Nothing is handed over any more until the next `claim_and_start`; when this returns, the taker has what
+        was.
+
+        Raises:
+            TransientError: the store does not answer, so a task may come still.
+        """
 
     @abstractmethod
     async def add_and_push(self, records: Sequence[TaskRecord], max_queue: int | None) -> list[AddVerdict]:

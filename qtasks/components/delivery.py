@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from qtasks._failpoints import hit
-from qtasks.components.broker import Broker, Colocated
+from qtasks.components.broker import Broker, Colocated, Taker
 from qtasks.components.primitives import (
     Added,
     AddVerdict,
@@ -56,6 +56,12 @@ class Delivery(ABC):
     async def settle(self, settles: Sequence[Settle]) -> list[SettleVerdict]:
         """Ends deliveries: the record first, the entry after it (R2), nothing more if rejected (R6)."""
 
+    def hand_to(self, taker: Taker) -> None:  # noqa: B027 - a split pairing has nothing to do
+        """As `Colocated.hand_to`; a split pairing hands nothing over."""
+
+    async def withdraw(self) -> None:  # noqa: B027 - as above
+        """As `Colocated.withdraw`."""
+
 
 class ColocatedDelivery(Delivery):
     """One atomic step each."""
@@ -74,6 +80,12 @@ class ColocatedDelivery(Delivery):
 
     async def settle(self, settles: Sequence[Settle]) -> list[SettleVerdict]:
         return await self._steps.settle_and_ack(settles)
+
+    def hand_to(self, taker: Taker) -> None:
+        self._steps.hand_to(taker)
+
+    async def withdraw(self) -> None:
+        await self._steps.withdraw()
 
 
 class SplitDelivery(Delivery):

@@ -161,6 +161,10 @@ def declare_poison(app: QueueTasks, begin: Callable[[TaskContext], str]) -> None
         return ""
 
 
+TURN = 50
+"""Tasks that are added in one manner, before the other has its turn."""
+
+
 async def produce() -> None:
     """Adds tasks until the count is reached; an acknowledged uuid is on the disk before the next step."""
     total, seed = int(os.environ["CHAOS_TASKS"]), os.environ["CHAOS_SEED"]
@@ -175,17 +179,20 @@ async def produce() -> None:
             if already + added >= released():
                 await asyncio.sleep(0.02)
                 continue
+            # By turns batches, and short tasks one by one: those are handed to workers that are at rest.
+            alone = (already + added) // TURN % 2 == 1
+            most = 0.005 if alone else longest
             batch = [
                 TaskRequest(
-                    task_name=drawn.choice(names), args=(drawn.uniform(0, longest),), priority=drawn.randint(-2, 2),
+                    task_name=drawn.choice(names), args=(drawn.uniform(0, most),), priority=drawn.randint(-2, 2),
                     uuid=UUID(int=drawn.getrandbits(128), version=4),
                 )
-                for _ in range(min(drawn.randint(1, 20), total - added))
+                for _ in range(1 if alone else min(drawn.randint(1, 20), total - added))
             ]  # fmt: skip
             await _acknowledged(app, batch)
             note("acked", "\n".join(f"{item.uuid} {item.task_name}" for item in batch), sync=True)
             added += len(batch)
-            await asyncio.sleep(float(os.environ.get("CHAOS_PAUSE", "0")))
+            await asyncio.sleep(0.01 if alone else float(os.environ.get("CHAOS_PAUSE", "0")))
 
 
 def released() -> float:

@@ -1,5 +1,6 @@
 """The short ways of the Redis scripts do what the long ones do: two servers are led through the same programs, one
-with scripts from which the short ways are cut out, and compared after each step: replies, all keys, all messages.
+with scripts from which the short ways are cut out, and compared after each step: replies, all keys, all messages. A
+task that is handed over to an idle worker is compared with one that this worker is told of and claims.
 
 `HYPOTHESIS_PROFILE=nightly python -m pytest tests/components/test_redis_ways.py` looks further.
 """
@@ -44,7 +45,7 @@ TERMINAL = {
 DAMAGE = (b"", b"junk", b"R" + b"\0" * 17, b"R" + b"\xff" * 40, b"P" + b"\0" * 40, b"L" + b"\0" * 40)
 RECORDS = ("rec", "run", "ent", "res")
 WEIGHTS = {
-    "add": 8, "claim": 8, "settle": 16, "settle_record": 1, "cancel": 3, "wait": 2, "lose": 2, "damage": 1,
+    "add": 8, "hand": 8, "claim": 8, "settle": 16, "settle_record": 1, "cancel": 3, "wait": 2, "lose": 2, "damage": 1,
     "cut_short": 2, "foreign": 1, "tick": 3, "sweep": 2, "nack": 1, "bury": 1, "bury_record": 1, "update": 2,
     "discard": 1, "delete": 1, "audit": 1,
 }  # fmt: skip
@@ -89,6 +90,17 @@ class Ways:
         return body.replace(old, new)
 
 
+class Hand:
+    """A worker that may be handed tasks, or not."""
+
+    def __init__(self) -> None:
+        self.at_rest = False
+        self.taken: list[tuple[DeliveryHandle, TaskRecord]] = []
+
+    def take(self, claimed: list[tuple[DeliveryHandle, TaskRecord]]) -> None:
+        self.taken += claimed
+
+
 class Side:
     """One server and what speaks to it."""
 
@@ -111,6 +123,8 @@ class Side:
             part.clock = lambda: self.now
         self.link.notifier.channel = b"qtasks:tell"  # by chance it would be another one on each side
         assert await self.link.notifier.ensure(10.0)
+        self.hand = Hand()
+        self.broker.hand_to(self.hand)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -206,10 +220,11 @@ class Program:
 
     def __init__(self, salt: int) -> None:
         self.salt = salt
+        self.handed = 0
         self.handles = [DeliveryHandle(uuid(9), 7, "me", 1, False, "beta", 0, START)]
 
     def beginning(self) -> Iterator[tuple[str, Callable[[Side], Any]]]:
-        """Some tasks as most are, added and claimed."""
+        """Some tasks as most are, added and claimed; mostly one more, handed over."""
         made = [
             TaskRecord(
                 uuid=uuid(n), task_name="task", queue=QUEUES[n % 2], digest="0a" * 16,
@@ -219,6 +234,7 @@ class Program:
         ]  # fmt: skip
         yield "add", lambda side: side.broker.add_and_push(made, None)
         yield "claim", self._claims(100, QUEUES, "me")
+        yield "hand", self._hand(Random(self.salt))
 
     def step(self, number: int) -> tuple[str, Callable[[Side], Any]]:
         """The name of a step, and the step."""
@@ -246,13 +262,42 @@ class Program:
 
     def _claims(self, n: int, queues: Sequence[str], owner: str) -> Callable[[Side], Any]:
         async def claim(side: Side) -> Any:
-            found = await side.broker.claim_and_start(n, tuple(queues), owner, LEASE)
-            for handle, _ in found:
-                if handle not in self.handles:
-                    self.handles.append(handle)
-            return found
+            return self._known(await side.broker.claim_and_start(n, tuple(queues), owner, LEASE))
 
         return claim
+
+    def _known(
+        self, found: list[tuple[DeliveryHandle, TaskRecord]]
+    ) -> list[tuple[DeliveryHandle, TaskRecord]]:
+        for handle, _ in found:
+            if handle not in self.handles:
+                self.handles.append(handle)
+        return found
+
+    def _hand(self, draw: Random) -> Callable[[Side], Any]:
+        """A worker of a queue comes to rest, a task is added, and the worker gets it, one way or the other."""
+        made, owner = any_record(draw, plain=draw.random() < 0.8), draw.choice(OWNERS)
+        most = draw.choice((None, None, 0, 1, 100))
+
+        async def hand(side: Side) -> Any:
+            record = made(side.now)
+            queues = (record.queue,)
+            side.hand.at_rest = True
+            before = await side.broker.claim_and_start(100, queues, owner, LEASE)
+            side.hand.at_rest = False
+            verdicts = await side.broker.add_and_push([record], most)
+            await side.broker.withdraw()
+            found, side.hand.taken = side.hand.taken, []
+            if found:
+                assert not side.cut
+                self.handed += 1
+            else:
+                found = await side.broker.claim_and_start(2, queues, owner, LEASE)
+                await side.broker.withdraw()
+            side.told()  # one is told of the task, the other gets it
+            return before, verdicts, self._known(found)
+
+        return hand
 
     def _settle(self, draw: Random) -> Callable[[Side], Any]:
         made = [self._one_settle(draw) for _ in range(draw.choice((1, 2, 5)))]
@@ -380,6 +425,7 @@ def servers() -> Iterator[tuple[RedisServer, RedisServer]]:
 
 
 def test_the_short_ways_do_what_the_long_ones_do(servers):
+    handed = 0
     with pytest.MonkeyPatch.context() as patch:
         ways = Ways(patch)
 
@@ -388,6 +434,8 @@ def test_the_short_ways_do_what_the_long_ones_do(servers):
             async with Side(servers[0], ways, cut=False) as short, Side(servers[1], ways, cut=True) as long:
                 for name, step in chain(program.beginning(), map(program.step, numbers)):
                     assert await short.does(step) == await long.does(step), name
+            nonlocal handed
+            handed += program.handed
 
         @settings(max_examples=settings().max_examples // 2)
         @given(st.integers(0, 2**32), st.lists(st.integers(0, 2**32), min_size=6, max_size=15))
@@ -395,3 +443,4 @@ def test_the_short_ways_do_what_the_long_ones_do(servers):
             asyncio.run(compared(salt, numbers))
 
         run()
+    assert handed > settings().max_examples // 8

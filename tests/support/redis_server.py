@@ -25,7 +25,7 @@ USER, PASSWORD = "qtasks", "correct horse"
 ACL = (
     "~qtasks:{*}:* &qtasks:{*}:* -@all "
     "+ping +info +select +client|setinfo +client|setname +evalsha +script|load +cluster|slots "
-    "+subscribe +publish +time +get +set +del +unlink +incr +incrby "
+    "+subscribe +publish +pubsub|numsub +time +get +set +del +unlink +incr +incrby "
     "+hget +hset +hsetnx +hdel +hlen +hexists +hmget +hgetall +hscan +hincrby +hrandfield "
     "+zadd +zrem +zcard +zcount +zrange +zrangebyscore +zrevrangebyscore +zscore +zmscore +zpopmin "
     "+sadd +scard +sismember +smembers +xadd +xdel +xrevrange +wait +waitaof"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from collections.abc import Awaitable, Sequence
 from operator import attrgetter
@@ -11,7 +12,7 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from qtasks.components.broker import Broker, Colocated, LeaseKeeper
+from qtasks.components.broker import Broker, Colocated, LeaseKeeper, Taker
 from qtasks.components.primitives import (
     Added,
     AddVerdict,
@@ -37,6 +38,7 @@ from qtasks.components.redis.target import Target
 from qtasks.components.redis.wire import (
     CHUNK,
     Addition,
+    HandedOver,
     chunks,
     dropped,
     handles_of,
@@ -46,9 +48,11 @@ from qtasks.components.redis.wire import (
     settled,
     token,
 )
+from qtasks.errors import TransientError
 from qtasks.ids import uuid_of
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 
+_log = logging.getLogger("qtasks.redis")
 CAPABILITIES = Capabilities(
     durable=True, shared=True, fsync=True, replica=True, notifications=True, streams=True, colocated=True
 )
@@ -103,6 +107,8 @@ class RedisBroker(Broker, Colocated):
         # (by its generation) that it would hear on.
         self._armed: tuple[tuple[str, ...], int] | None = None
         self._next_due: float | None = None
+        self._taker: Taker | None = None
+        self._unreadable: list[tuple[DeliveryHandle, str]] = []
         self._audit_cursor = b"0"
         self._combined: Combiner[Addition, AddVerdict] = Combiner(self._add)
 
@@ -117,6 +123,7 @@ class RedisBroker(Broker, Colocated):
         await self.link.open(self, self.app_name, self.config)
         # What was under way in another loop, or in the parent process before a fork, is nobody's here.
         self._combined = Combiner(self._add)
+        self.link.notifier.handed = self._handed
 
     async def close(self) -> None:
         self._armed = None
@@ -326,25 +333,64 @@ class RedisBroker(Broker, Colocated):
     ) -> list[tuple[DeliveryHandle, TaskRecord]]:
         names = tuple(queues)
         grace = number(self.config.missing_grace)
+        at_rest = b"1" if self._taker is not None and self._taker.at_rest else b""
         _, now, entries, *values = await self._claim(
-            "claim_start", names, [b"%d" % n, owner.encode(), number(lease)], [grace]
+            "claim_start", names, [b"%d" % n, owner.encode(), number(lease)], [grace, at_rest]
         )
         started_at = float(now)
-        started: list[tuple[DeliveryHandle, TaskRecord]] = []
-        unreadable: list[tuple[DeliveryHandle, str]] = []
+        started = []
         for handle, value in zip(handles_of(entries, owner, names), values, strict=True):
-            try:
-                record = decode_open(handle.uuid, value)
-            except UnreadableError as error:
-                unreadable.append((handle, str(error)))
-                continue
-            record.status = TaskStatusEnum.PROCESS
-            record.epoch, record.owner, record.deliveries = handle.epoch, owner, handle.deliveries
-            record.started_at = record.updated_at = started_at
-            started.append((handle, record))
-        for handle, reason in unreadable:
+            record = self._started(handle, value, started_at)
+            if record is not None:
+                started.append((handle, record))
+        while self._unreadable:
+            handle, reason = self._unreadable.pop()
             await self.bury_many([handle], reason)
         return started
+
+    def _started(self, handle: DeliveryHandle, value: bytes, started_at: float) -> TaskRecord | None:
+        """The record of a delivery that the server started; one that cannot be read is noted, to be buried."""
+        try:
+            record = decode_open(handle.uuid, value)
+        except UnreadableError as error:
+            self._unreadable.append((handle, str(error)))
+            return None
+        record.status = TaskStatusEnum.PROCESS
+        record.epoch, record.owner, record.deliveries = handle.epoch, handle.owner, handle.deliveries
+        record.started_at = record.updated_at = started_at
+        return record
+
+    # --- Handed over ------------------------------------------------------------------------------
+
+    def hand_to(self, taker: Taker) -> None:
+        self._taker = taker
+
+    async def withdraw(self) -> None:
+        notifier = self.link.notifier
+        if not notifier.used:
+            return
+        self._armed = None
+        await self.link.command("HDEL", self.link.calls.key("wake"), notifier.channel)
+        try:
+            await notifier.caught_up()
+        except TimeoutError as error:
+            raise TransientError(f"{self!r} does not answer") from error
+        notifier.work.set()  # whoever rests claims again, when it may
+
+    def _handed(self, message: bytes) -> None:
+        """Takes what add_plain.lua tells, inside the callback that reads it: it is held from this moment on."""
+        try:
+            handle, started_at, value = HandedOver.of(message)
+        except (ValueError, struct.error) as error:
+            _log.error("a message on the channel of this worker cannot be read: %s", error)
+            return
+        if self._taker is None:
+            return  # nobody that is left claims here: its lease ends
+        record = self._started(handle, value, started_at)
+        if record is None:
+            self.link.notifier.work.set()  # the next claim buries it
+        else:
+            self._taker.take([(handle, record)])
 
     async def settle_and_ack(self, settles: Sequence[Settle]) -> list[SettleVerdict]:
         calls = []

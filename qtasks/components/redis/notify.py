@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
@@ -29,6 +29,7 @@ class Notifier:
     Attributes:
         channel: where this process is told.
         work: is set when work may be there.
+        handed: is given what add_plain.lua tells, if anybody takes it.
         generation: goes up with each connection; what was registered before may have gone unheard.
     """
 
@@ -37,6 +38,7 @@ class Notifier:
         self._timeout = timeout
         self.channel = f"{prefix}tell:{os.urandom(8).hex()}".encode()
         self.work = asyncio.Event()
+        self.handed: Callable[[bytes], None] | None = None
         self.generation = 0
         self._waiters: dict[bytes, set[asyncio.Future[bytes | None]]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -44,6 +46,8 @@ class Notifier:
         self._failure: RedisError | None = None
         self._answer: asyncio.Future[None]
         self._heard = False
+        self._wire: Wire | None = None
+        self._fences: dict[bytes, asyncio.Future[None]] = {}
 
     @property
     def used(self) -> bool:
@@ -91,6 +95,23 @@ class Notifier:
             if not futures:
                 del self._waiters[uuid]
 
+    async def caught_up(self) -> None:
+        """Returns when it has heard all that was told before, or can hear none of it any more.
+
+        Raises:
+            TimeoutError: the server does not answer.
+        """
+        if self._wire is None or not self.listening:
+            return
+        fence = os.urandom(8).hex().encode()
+        answered = self._fences[fence] = asyncio.get_running_loop().create_future()
+        self._wire.write(pack([b"PING", fence]))
+        try:
+            async with asyncio.timeout(self._timeout):
+                await answered
+        finally:
+            self._fences.pop(fence, None)
+
     async def close(self) -> None:
         """Stops listening."""
         if self._task is not None:
@@ -109,6 +130,7 @@ class Notifier:
                 await self._ask(wire, [b"SUBSCRIBE", self.channel], lost)
                 self.generation += 1
                 self._failure = None
+                self._wire = wire
                 self._listening.set()
                 self._look_again()
                 pause = RECONNECT_FIRST
@@ -121,6 +143,11 @@ class Notifier:
                 _log.debug("notifications are interrupted: %s", error)
             finally:
                 self._listening.clear()
+                self._wire = None
+                fences, self._fences = self._fences, {}
+                for fence in fences.values():
+                    if not fence.done():
+                        fence.set_result(None)
                 if wire is not None:
                     await wire.close()
             self._look_again()
@@ -156,10 +183,21 @@ class Notifier:
             else:
                 self._answer.set_result(None)
         if not isinstance(message, list) or message[0] != b"message":
+            fence = (
+                self._fences.pop(message[1], None)
+                if isinstance(message, list) and len(message) == 2
+                else None
+            )
+            if fence is not None and not fence.done():
+                fence.set_result(None)
             return  # an answer
         payload: bytes = message[2]
         if payload == b"w":
             self.work.set()
+            return
+        if payload[16:17] == b"L":  # an entry; the record of a waiting client has an F there
+            if self.handed is not None:
+                self.handed(payload)
             return
         for future in self._waiters.pop(payload[:16], ()):
             if not future.done():

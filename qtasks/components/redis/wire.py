@@ -25,6 +25,7 @@ PRIORITY_STEP = 2**45
 
 _TOKEN = struct.Struct(">16sd")
 _ENTRY = struct.Struct(">16scBIdddH")
+_TIME = struct.Struct(">d")
 _SETTLE = struct.Struct(">16sdcBdHB")
 _NUMBERS = struct.Struct(">dddd")
 _NACK = struct.Struct(">dId")
@@ -83,6 +84,28 @@ def handles_of(data: bytes, owner: str, queues: Sequence[str]) -> list[DeliveryH
         )
         for uuid, _, restored, deliveries, score, epoch, available_at, queue in _ENTRY.iter_unpack(data)
     ]  # fmt: skip
+
+
+class HandedOver(NamedTuple):
+    """What add_plain.lua tells: a delivery, when it began by the server's clock, and the record as it lies there."""
+
+    handle: DeliveryHandle
+    started_at: float
+    value: bytes
+
+    @classmethod
+    def of(cls, message: bytes) -> HandedOver:
+        """Of a message. Raises `ValueError`, `struct.error` for one that is none."""
+        # Where a claimed entry has the place of its queue, this has the size of its owner, which follows.
+        uuid, _, restored, deliveries, score, epoch, available_at, size = _ENTRY.unpack_from(message)
+        owner_end = _ENTRY.size + size
+        end = message.index(b"\n", owner_end)
+        (started_at,) = _TIME.unpack_from(message, end + 1)
+        handle = DeliveryHandle(
+            uuid_of(uuid), int(epoch), message[_ENTRY.size : owner_end].decode(), deliveries, restored == 1,
+            message[owner_end:end].decode(), int(score // PRIORITY_STEP) - 128, available_at,
+        )  # fmt: skip
+        return cls(handle, started_at, message[end + 1 + _TIME.size :])
 
 
 def added(record: TaskRecord) -> tuple[bytes, bytes]:

@@ -7,7 +7,6 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from qtasks._failpoints import hit
 from qtasks.components.worker.backoff import Backoff
 from qtasks.errors import TransientError
 
@@ -94,7 +93,6 @@ class Claimer:
                 wanted, worker.queues, worker.owner, worker.config.lease
             )
             if claimed:
-                hit("worker.after_claim")
                 worker.take(claimed)
             self._claim_ended()
             backoff.reset()

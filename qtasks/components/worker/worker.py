@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
+from qtasks._failpoints import hit
 from qtasks.components.base import Component
 from qtasks.components.primitives import DeliveryHandle, QueueSize, Settle
 from qtasks.components.worker.claimer import Claimer
@@ -20,7 +21,7 @@ from qtasks.components.worker.outcome import Ended, error_model, release_settle,
 from qtasks.components.worker.restorer import Restorer
 from qtasks.components.worker.run import Run
 from qtasks.components.worker.slot import Deadlines, Slot, Stop
-from qtasks.errors import FatalError, NotStartedError, TransientError
+from qtasks.errors import BackendError, FatalError, NotStartedError, TransientError
 from qtasks.schemas import TaskRecord
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class Worker(Component):
             self._spawn(self._finisher.announce_forever(), "announcer"),
         ]
         self._restoring: list[asyncio.Task[None]] = []
+        self.app.delivery.hand_to(self)
         self.running = True
         await self.pm.hook.worker_start(worker=self)
 
@@ -152,6 +154,7 @@ class Worker(Component):
         self._finisher.close_up()
         await self._claimer.ended()
         await self._cancel(self._restoring)
+        await self._withdraw()
         self._release_buffer()
         if self._busy:
             log.info("waiting up to %.3g s for %d running tasks", self.config.shutdown_timeout, self._busy)
@@ -216,8 +219,14 @@ class Worker(Component):
         """Whether a task runs alone here, or is about to: nothing else is to be claimed."""
         return self._solo.locked()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is nothing to do here, so that a new task may be handed over without a claim."""
+        return self._claimer.open and not (self._busy or self._buffer or self.runs_alone)
+
     def take(self, claimed: list[tuple[DeliveryHandle, TaskRecord]]) -> None:
-        """Takes what was claimed into the local queue."""
+        """Takes what was claimed, or handed over, into the local queue."""
+        hit("worker.after_claim")
         for handle, _ in claimed:
             self._held[handle.epoch] = handle
         if not self._claimer.open:
@@ -227,6 +236,15 @@ class Worker(Component):
         self._buffer.extend(claimed)
         self._taken_at = time.monotonic()
         self._wake_subworker()
+
+    async def _withdraw(self) -> None:
+        """From here on nothing comes that was not claimed. What comes all the same, where the backend was away just
+        now, `take` and the subworkers give back."""
+        try:
+            async with asyncio.timeout(STOPPING):
+                await self.app.delivery.withdraw()
+        except (BackendError, TimeoutError) as error:
+            log.debug("the backend is away: tasks may be handed over still", exc_info=error)
 
     def _wake_subworker(self) -> None:
         """Wakes one subworker, which wakes the next one if there is more to do: tasks that never wait are run by
@@ -288,6 +306,7 @@ class Worker(Component):
                     self._alone.clear()
                     await self._alone.wait()
                 await self._claimer.answered()
+                await self._withdraw()
                 self._release_buffer()
                 await self._finisher.drained()
             except asyncio.CancelledError:

@@ -5,24 +5,81 @@
 -- changed nothing, and the caller asks add_push. It writes what add_push would write, without the tables by which that
 -- looks at everything else: to a single task those cost more than all that it needs.
 
--- A single task, while nobody is to be told: straight code. Commands are what it costs, so it has as few as it can: whether
--- `rec` outgrows a list (see hset) is looked at by every sixteenth record.
-if #ARGV == 4 and ARGV[2] == '' then
-  local call, id, _, priority = redis.call, struct.unpack('>c16Hh', ARGV[3])
+-- A single task: straight code. Commands are what it costs, so it has as few as it can.
+if #ARGV == 4 then
+  local call, pack, unpack = redis.call, struct.pack, struct.unpack
+  local id, _, priority = unpack('>c16Hh', ARGV[3])
   local found = call('HEXISTS', K.rec, id) + call('HEXISTS', K.res, id) + call('HEXISTS', K.ent, id)
   if found > 0 then return nil end
-  if call('HLEN', K.wake) == 0 then
+  local name, part, ready, delayed, lease = ARGV[1], ARGV[4], KEYS[FIXED + 1], KEYS[FIXED + 2], KEYS[FIXED + 3]
+
+  -- Its record, and its score; all is written but its place in the queue.
+  local function store()
     local number = call('INCRBY', K.seq, 1)
-    local record = struct.pack('>c1I6', 'R', number) .. ARGV[4]
+    local record = pack('>c1I6', 'R', number) .. part
+    -- Whether `rec` outgrows a list (see hset) is looked at by every sixteenth record.
     if number % 16 == 0 then
       local size = call('HLEN', K.rec)
       if size > 16 and size <= 32 then call('HSET', K.rec, id, string.rep(' ', 1025)) end
     end
     call('HSET', K.rec, id, record)
-    call('ZADD', KEYS[FIXED + 1], (priority + 128) * 35184372088832 + number, id)
-    call('SADD', K.queues, ARGV[1])
+    call('SADD', K.queues, name)
     call('XADD', K.ord, string.format('%d-0', number), 'u', id)
-    return 'A'
+    return record, (priority + 128) * 35184372088832 + number
+  end
+
+  local idle = call('HGETALL', K.wake)
+  if #idle == 0 then
+    if ARGV[2] == '' then
+      local _, score = store()
+      call('ZADD', ready, score, id)
+      return 'A'
+    end
+  elseif #part <= 65536 and call('ZCARD', ready) == 0 then
+    -- It is handed to a worker at rest by the message that would only wake it, if nothing is due before it: that saves
+    -- the claim's round trip. (Large ones would fill what the server keeps for a listener.)
+    local time, first = call('TIME'), call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+    local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+    if first and tonumber(first) <= now then idle = {} end
+    if ARGV[2] ~= '' and call('ZCARD', delayed) >= tonumber(ARGV[2]) then idle = {} end
+
+    -- What claim_start would write, and tell: the entry and the record as they stand. `word` ends with the task that
+    -- its worker has to settle now before it is handed another one.
+    local function hand_over(channel, word, seconds, owner)
+      local record, score = store()
+      local epoch, tail = call('INCRBY', K.epoch, 1), pack('>Hc0', #owner, owner)
+      local entry = pack('>c1BI4ddd', 'L', 0, 1, score, epoch, unpack('>d', record, 9)) .. tail .. name
+      if call('HLEN', K.ent) == 16 then call('HSET', K.ent, id, string.rep(' ', 1025)) end
+      if call('HLEN', K.run) == 16 then call('HSET', K.run, id, string.rep(' ', 1025)) end
+      call('HSET', K.ent, id, entry)
+      call('HSET', K.run, id, pack('>c1dI4dd', 'P', epoch, 1, now, now) .. tail)
+      call('ZADD', lease, string.format('%.17g', now + seconds), id)
+      call('HINCRBY', K.count, 'process', 1)
+      call('HSET', K.wake, channel, word .. pack('>dBc0', seconds, #id, id) .. owner)
+      call('PUBLISH', channel, id .. entry .. '\n' .. pack('>d', now) .. record)
+    end
+
+    -- A registration says behind its queues on which terms: how long a lease is, the task that has to be settled first
+    -- (while it is not, the worker may be busy, or dead), and the owner. One without, of a busy worker or of another
+    -- version, is only woken. The first that is looked at is another one each time.
+    local n, turn = #idle / 2, tonumber(time[2])
+    for i = 1, n do
+      local at = 2 * ((turn + i) % n) + 1
+      local channel, word = idle[at], idle[at + 1]
+      local terms = string.find(word, '\n', 1, true)
+      local size = terms and string.byte(word, terms + 9)
+      if size and #word >= terms + 9 + size and string.find(word, ' ' .. name .. ' ', 1, true) then
+        local seconds, last, owner_at = unpack('>dBc0', word, terms + 1)
+        if last == '' or call('HEXISTS', K.ent, last) == 0 then
+          -- PUBLISH would tell all nodes of a Cluster, and count the listeners of this one only when it has.
+          local heard = redis.pcall('PUBSUB', 'NUMSUB', channel)[2]
+          if heard and heard > 0 then
+            hand_over(channel, string.sub(word, 1, terms), seconds, string.sub(word, owner_at))
+            return 'A'
+          end
+        end
+      end
+    end
   end
 end
 --@definitions

@@ -129,13 +129,14 @@ local function take(q, id, score, epoch, owner)
   return e
 end
 
--- A worker that found less than it wanted leaves word where it can be told of more; a full server may refuse that, which
--- costs latency only. Gives the seconds until the next entry is due, '' where none waits.
-local function rest_until_due(channel, names)
+-- A worker that found less than it wanted leaves word where it can be told of more, and on which terms (add_plain.lua); a
+-- full server may refuse that, which costs latency only. Gives the seconds until the next entry is due, '' where none
+-- waits, '0' and no word where there is more.
+local function rest_until_due(channel, names, terms)
   for i = 1, #queues do
     if call('ZCARD', queues[i].ready_key) > 0 then return '0' end
   end
-  if channel ~= '' then redis.pcall('HSET', K.wake, channel, ' ' .. names .. ' ') end
+  if channel ~= '' then redis.pcall('HSET', K.wake, channel, ' ' .. names .. ' ' .. terms) end
   local due = ''
   for i = 1, #queues do
     local first = call('ZRANGE', queues[i].delayed_key, 0, 0, 'WITHSCORES')

@@ -20,6 +20,6 @@ for index = 1, #queues do
     end
   end
 end
-local rest = (left > 0 or #entries == 0) and rest_until_due(ARGV[5], ARGV[1]) or '0'
+local rest = (left > 0 or #entries == 0) and rest_until_due(ARGV[5], ARGV[1], '') or '0'
 commit()
 return { rest, text(now), table.concat(entries) }

@@ -1,6 +1,7 @@
 --@include lib broker storage
 --@queues
--- claim_and_start. ARGV: queue names | n, owner, lease, channel, seconds that a missing record is waited for.
+-- claim_and_start. ARGV: queue names | n, owner, lease, channel, seconds that a missing record is waited for, '1' where
+-- the worker has nothing to do but what it gets here.
 -- Gives how long to rest (see rest_until_due; 0 where there may be more), the server's time, the entries, one
 -- behind the other, and a record for each.
 local left, owner, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[6])
@@ -90,8 +91,17 @@ for index = 1, #queues do
 end
 reply[3] = table.concat(entries)
 -- A worker that got all there was is told of more, without asking once more first. One that was shown what cannot run
--- looks again at once instead: it may have been put back.
-if m < left and looked == m then reply[1] = rest_until_due(ARGV[5], ARGV[1]) end
+-- looks again at once instead: it may have been put back. New tasks are handed over where it has nothing else to do, or
+-- one task, and then when that is settled; whoever goes on claiming withdraws the word that may be left of an earlier rest.
+if m < left and looked == m then
+  local terms = ''
+  if ARGV[7] == '1' and m < 2 then
+    local last = sub(reply[3], 1, 16)
+    terms = '\n' .. pack('>dBc0', tonumber(ARGV[4]), #last, last) .. owner
+  end
+  reply[1] = rest_until_due(ARGV[5], ARGV[1], terms)
+end
+if reply[1] == '0' and ARGV[5] ~= '' then call('HDEL', K.wake, ARGV[5]) end
 commit()
 raise_epoch()
 return reply
