@@ -11,10 +11,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
+
+from qtasks.making import maker
 
 if TYPE_CHECKING:
     from qtasks.app import QueueTasks
@@ -340,11 +343,10 @@ class TaskRecord:
     owner: str = ""
 
 
-_at = datetime.fromtimestamp
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else _at(seconds, UTC)
+@lru_cache(maxsize=64)
+def _moment(seconds: float) -> datetime:
+    # Tasks that are added, or claimed, together have their times in common.
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -436,31 +438,44 @@ class Task:
 
 
 def task_from_record(record: TaskRecord) -> Task:
-    """The client's view of a record."""
-    created_at = _at(record.created_at, UTC)
-    updated_at = created_at if record.updated_at == record.created_at else _at(record.updated_at, UTC)
-    return Task(
-        uuid=record.uuid,
-        task_name=record.task_name,
-        status=record.status,
-        queue=record.queue,
-        priority=record.priority,
-        args=record.args,
-        kwargs=record.kwargs,
-        created_at=created_at,
-        updated_at=updated_at,
-        available_at=(
-            created_at if record.available_at == record.created_at else _at(record.available_at, UTC)
-        ),
-        started_at=updated_at if record.started_at is record.updated_at else _moment(record.started_at),
-        finished_at=_moment(record.finished_at),
-        returning=record.returning,
-        traceback=record.traceback,
-        cancel_reason=record.cancel_reason,
-        attempt=record.attempt,
-        deliveries=record.deliveries,
-        retry=record.retry,
-        extra=record.extra,
-        progress=record.progress,
-        replay_of=record.replay_of,
+    """The client's view of a record. Written out, since one is made for every task, twice: by `Task(...)`, with so many
+    names, it would take three times as long."""
+    task = _new_task(Task)
+    task.uuid = record.uuid
+    task.task_name = record.task_name
+    task.status = record.status
+    task.queue = record.queue
+    task.priority = record.priority
+    task.args = record.args
+    task.kwargs = record.kwargs
+    created_at = task.created_at = _moment(record.created_at)
+    updated_at = task.updated_at = (
+        created_at if record.updated_at == record.created_at else _moment(record.updated_at)
     )
+    task.available_at = (
+        created_at if record.available_at == record.created_at else _moment(record.available_at)
+    )
+    if record.started_at is None:
+        task.started_at = None
+    else:
+        task.started_at = updated_at if record.started_at is record.updated_at else _moment(record.started_at)
+    task.finished_at = None if record.finished_at is None else _moment(record.finished_at)
+    task.returning = record.returning
+    task.traceback = record.traceback
+    task.cancel_reason = record.cancel_reason
+    task.attempt = record.attempt
+    task.deliveries = record.deliveries
+    task.retry = record.retry
+    task.extra = record.extra
+    task.progress = record.progress
+    task.replay_of = record.replay_of
+    task._app = None
+    return task
+
+
+_new_task = object.__new__
+make_record = maker(TaskRecord)
+make_new, make_process, make_success = (
+    maker(TaskStatusNewSchema), maker(TaskStatusProcessSchema), maker(TaskStatusSuccessSchema),
+)  # fmt: skip
+make_held = maker(TaskPrioritySchema)

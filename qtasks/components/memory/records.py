@@ -29,7 +29,7 @@ from qtasks.components.primitives import (
     StartVerdict,
 )
 from qtasks.components.rules import STATUS_OF_OUTCOME, may_settle, may_start
-from qtasks.schemas import TaskRecord, TaskStatusEnum
+from qtasks.schemas import TaskRecord, TaskStatusEnum, make_record
 
 JSON_FIELDS = ("args", "kwargs", "extra", "returning", "progress")
 RECORD_FIELDS = frozenset(field.name for field in fields(TaskRecord))
@@ -67,7 +67,7 @@ class Row:
 
 def bare_copy(record: TaskRecord) -> TaskRecord:
     """A copy without the JSON fields. (`dataclasses.replace` takes several times as long.)"""
-    return TaskRecord(
+    return make_record(
         uuid=record.uuid, task_name=record.task_name, queue=record.queue, priority=record.priority,
         created_at=record.created_at, updated_at=record.updated_at, available_at=record.available_at,
         status=record.status, attempt=record.attempt, deliveries=record.deliveries, retry=record.retry,

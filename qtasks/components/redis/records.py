@@ -18,7 +18,7 @@ from uuid import UUID
 from qtasks.codec import Encoded, decode, encode
 from qtasks.components.primitives import FENCED_FIELDS
 from qtasks.errors import EncodeError
-from qtasks.schemas import TaskRecord, TaskStatusEnum
+from qtasks.schemas import TaskRecord, TaskStatusEnum, make_record
 
 _log = logging.getLogger("qtasks.redis")
 
@@ -231,11 +231,11 @@ def _decode_body(uuid: UUID, value: bytes, end: int) -> TaskRecord:
     if type(listed) is not list:
         raise ValueError("its list is none")
     count = len(listed)
-    record = TaskRecord(
-        uuid=uuid, task_name=listed[0], queue=listed[1], args=tuple(listed[2]) if count > 2 else (),
-        kwargs=listed[3] if count > 3 else {}, retry=listed[4] if count > 4 else 0,
-        priority=listed[5] if count > 5 else 0, created_at=created_at, updated_at=created_at,
-        available_at=available_at, digest=digest, unique_key=unique_key,
+    record = make_record(
+        uuid=uuid, task_name=listed[0], queue=listed[1], priority=listed[5] if count > 5 else 0,
+        args=tuple(listed[2]) if count > 2 else (), kwargs=listed[3] if count > 3 else {},
+        created_at=created_at, updated_at=created_at, available_at=available_at,
+        retry=listed[4] if count > 4 else 0, digest=digest, unique_key=unique_key,
     )  # fmt: skip
     if count > 6:
         _apply(record, listed[6])

@@ -14,7 +14,7 @@ from qtasks.components.primitives import FENCED_FIELDS
 from qtasks.components.sqlite.schema import CANCEL, ERROR, NEW, PROCESS, SUCCESS
 from qtasks.components.sqlite.sql import blob
 from qtasks.ids import uuid_of
-from qtasks.schemas import TaskRecord, TaskStatusEnum
+from qtasks.schemas import TaskRecord, TaskStatusEnum, make_record
 
 STATUS: Final = {
     NEW: TaskStatusEnum.NEW,
@@ -117,7 +117,7 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
         task_name, queue, priority, args, kwargs, extra, retry, digest, result_ttl, replay_of = decode(
             payload
         )
-        record = TaskRecord(
+        record = make_record(
             uuid=uuid_of(uuid), task_name=task_name, queue=queue, priority=priority, args=tuple(args),
             kwargs=kwargs, created_at=created_at, updated_at=updated_at, available_at=available_at,
             status=STATUS[status], attempt=attempt, deliveries=deliveries, retry=retry, extra=extra,

@@ -18,6 +18,7 @@ from qtasks.schemas import (
     TaskStatusErrorSchema,
     TaskStatusSuccessSchema,
     TaskStatusTerminalSchema,
+    make_success,
 )
 from qtasks.text import cut
 
@@ -53,8 +54,8 @@ def base_fields(record: TaskRecord) -> dict[str, Any]:
 
 
 def success_model(record: TaskRecord, result: Any, now: float) -> TaskStatusSuccessSchema:
-    """The model of a task that ended well. Written out: this one is made for nearly every task."""
-    return TaskStatusSuccessSchema(
+    """The model of a task that ended well."""
+    return make_success(
         task_name=record.task_name, queue=record.queue, priority=record.priority, args=record.args,
         kwargs=record.kwargs, created_at=record.created_at, updated_at=now, available_at=record.available_at,
         attempt=record.attempt, extra=record.extra, returning=result, started_at=record.started_at or 0.0,

@@ -45,6 +45,8 @@ from qtasks.schemas import (
     TaskStatusProcessSchema,
     TaskStatusSuccessSchema,
     TaskStatusTerminalSchema,
+    make_held,
+    make_process,
     task_from_record,
 )
 from qtasks.text import one_line
@@ -142,11 +144,11 @@ class Run:
         name, priority, args, kw, created = await worker.add(uuid, name, priority, args, kw, created)
         task_func = self._declared(name)
         started_at = record.started_at or app.clock()
-        self.task_broker = TaskPrioritySchema(
+        self.task_broker = make_held(
             priority=priority, uuid=uuid, name=name, queue=record.queue, args=args, kwargs=kw,
             attempt=record.attempt, created_at=created, updated_at=started_at,
         )  # fmt: skip
-        model = TaskStatusProcessSchema(
+        model = make_process(
             task_name=name, queue=record.queue, priority=priority, args=args, kwargs=kw, created_at=created,
             updated_at=started_at, available_at=record.available_at, attempt=record.attempt, extra=task.extra,
             started_at=started_at,
