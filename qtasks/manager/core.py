@@ -105,6 +105,9 @@ class PluginManager:
         self.errors: Counter[tuple[str, str]] = Counter()
         """How often each (plugin, trigger) has failed, isolated or not."""
         self.hook = HookRelay(self._compiled, lambda: self.pluggy.triggers)
+        self.unheard: frozenset[str] = frozenset()
+        """The triggers that nobody is told of: no plugin implements them, and no observer asks for those. To fire
+        one of these does nothing, so who fires many may leave it. Another set whenever that changes."""
         self.pluggy = Registry(self._changed)
         for module in MODULES:
             self.pluggy.add_hookspecs(module)
@@ -245,7 +248,14 @@ class PluginManager:
         # A name that came back through pm.pluggy must not find the options of another plugin.
         names = {name for name, plugin in self.pluggy.list_name_plugin() if plugin is not None}
         self._options = {name: options for name, options in self._options.items() if name in names}
+        self._plan_anew()
+
+    def _plan_anew(self) -> None:
         self.hook.forget()
+        idle = any(each.idle for each in self._observers)
+        self.unheard = frozenset(
+            () if idle else (name for name in self.pluggy.triggers if not self.pluggy.implemented(name))
+        )
 
     # --- Discovery ------------------------------------------------------------------------------
 
@@ -410,7 +420,7 @@ class PluginManager:
         everywhere = [each for each in self._observers if each.when is None]
         self._host.observers = tuple(each.observer for each in everywhere)
         self._host.idle_observers = tuple(each.observer for each in everywhere if each.idle)
-        self.hook.forget()
+        self._plan_anew()
 
     # --- What chains report ---------------------------------------------------------------------
 

@@ -123,6 +123,11 @@ class Registry(pluggy.PluginManager):
 
     # --- Order ----------------------------------------------------------------------------------
 
+    def implemented(self, trigger: str) -> bool:
+        """Whether a plugin implements this trigger."""
+        caller: pluggy.HookCaller = getattr(self.hook, trigger)
+        return bool(caller.get_hookimpls())
+
     def registered(self, trigger: str) -> Arranged:
         """The implementations of a trigger in registration order, each with what decides its place."""
         caller: pluggy.HookCaller = getattr(self.hook, trigger)

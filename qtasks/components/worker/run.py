@@ -435,8 +435,8 @@ class Run:
             try:
                 prepared = await self.app.producer.prepare(request)
                 if prepared.trace is not None:
-                    await self.app.tracer.end(prepared.trace, prepared.record.available_at)
-                records.append(prepared.record)
+                    await self.app.tracer.end(prepared.trace, prepared.available_at)
+                records.append(prepared)
             except Exception as error:
                 raise FollowUpError(f"the follow-up task {request.task_name!r} was refused") from error
         return tuple(records)

@@ -201,16 +201,14 @@ def producer_mutant(fault: str, check: str):
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
         prepared = await super().prepare(request, replay_of=replay_of)
-        record = prepared.record
-        return prepared._replace(record=replace(record, available_at=record.created_at))
+        return replace(prepared, available_at=prepared.created_at)
 
 
 @producer_mutant("stores the arguments as they were given", "APP-03")
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
         prepared = await super().prepare(request, replay_of=replay_of)
-        record = prepared.record
-        return prepared._replace(record=replace(record, args=tuple(request.args)))
+        return replace(prepared, args=tuple(request.args))
 
 
 @producer_mutant("tells of a task before it is stored", "APP-04")
@@ -221,7 +219,7 @@ class _(Producer):
         return await super().store(prepared)
 
     async def announce(self, item):
-        return self._task(item.record)
+        return self._task(item)
 
 
 @producer_mutant("stores what a plugin refused", "APP-05")
@@ -247,16 +245,14 @@ async def _as_it_was(uuid, model):
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
         prepared = await super().prepare(request, replay_of=replay_of)
-        record = prepared.record
-        return prepared._replace(record=replace(record, digest=uuid4().hex))
+        return replace(prepared, digest=uuid4().hex)
 
 
 @producer_mutant("loses a unique key", "APP-21")
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
         prepared = await super().prepare(request, replay_of=replay_of)
-        record = prepared.record
-        return prepared._replace(record=replace(record, unique_key=None))
+        return replace(prepared, unique_key=None)
 
 
 @producer_mutant("stores the first tasks of a batch that is refused", "APP-23")
