@@ -6,6 +6,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any, ClassVar
 from uuid import UUID
@@ -39,6 +40,7 @@ from qtasks.components.redis.wire import (
     CHUNK,
     Addition,
     HandedOver,
+    additions,
     chunks,
     dropped,
     handles_of,
@@ -68,14 +70,21 @@ _SETTLED = {
 }  # fmt: skip
 PART = 200
 """Records of one call: long batches are sent part by part, so that client and server work side by side."""
+PARTS_AHEAD = 4
+"""Parts under way at most: enough for the server to have work, few enough for others to come in between."""
 _is_plain = attrgetter("plain")
 _POLL = 1.0
 """Seconds between looks for work while notifications are interrupted."""
 
 
+_verdict = partial(tuple.__new__, AddVerdict)
+
+
 def add_verdicts(reply: bytes, uuids: Sequence[UUID]) -> list[AddVerdict]:
     """What add.lua and add_push.lua say of the records with these uuids: a letter for each, and behind them the
     uuids of those that have the unique keys already."""
+    if reply == b"A" * len(uuids):
+        return [_verdict((Added.ADDED, uuid)) for uuid in uuids]
     verdicts: list[AddVerdict] = []
     others = len(uuids)
     for letter, uuid in zip(reply, uuids, strict=False):
@@ -305,28 +314,41 @@ class RedisBroker(Broker, Colocated):
         adding: list[asyncio.Task[list[AddVerdict]]] = []
         try:
             for part in chunks(records, PART):
-                additions = [Addition.of(record, max_queue) for record in part]
-                adding.append(asyncio.create_task(self._combined(additions), name="qtasks-redis-add"))
-                await asyncio.sleep(
-                    0
-                )  # it is sent, and the server works at it while the next part is written
+                if len(adding) >= PARTS_AHEAD:
+                    await asyncio.wait([adding[-PARTS_AHEAD]])
+                queues = queues_of([record.queue for record in part])
+                args, plain = additions(part, queues)
+                sent = self._send(args, plain, queues, max_queue, [record.uuid for record in part])
+                adding.append(asyncio.create_task(sent, name="qtasks-redis-add"))
+                await asyncio.sleep(0)  # the server works at it while the next part is written
         finally:
             # All are waited for, also when one fails: what one of them has stored is not known before.
             replies = await gather(adding)
         return [verdict for verdicts in replies for verdict in verdicts]
 
-    async def _add(self, additions: Sequence[Addition]) -> list[AddVerdict]:
-        queues = queues_of(addition.queue for addition in additions)
-        max_queue = additions[0].max_queue
-        args = [b"" if max_queue is None else b"%d" % max_queue]
-        for addition in additions:
-            args += addition.args(queues)
+    async def _add(self, items: Sequence[Addition]) -> list[AddVerdict]:
+        queues = queues_of(item.queue for item in items)
+        args: list[bytes] = []
+        for item in items:
+            args += item.args(queues)
+        plain = all(map(_is_plain, items))
+        return await self._send(args, plain, queues, items[0].max_queue, [item.uuid for item in items])
+
+    async def _send(
+        self,
+        args: list[bytes],
+        plain: bool,
+        queues: tuple[str, ...],
+        max_queue: int | None,
+        uuids: list[UUID],
+    ) -> list[AddVerdict]:
+        args.insert(0, b"" if max_queue is None else b"%d" % max_queue)
         reply = None
-        if all(map(_is_plain, additions)):
+        if plain:
             reply = await self.link.run("add_plain", args, queues, durable=True)
         if reply is None:
             reply = await self.link.run("add_push", args, queues, durable=True)
-        return add_verdicts(reply, [addition.uuid for addition in additions])
+        return add_verdicts(reply, uuids)
 
     async def claim_and_start(
         self, n: int, queues: Sequence[str], owner: str, lease: float

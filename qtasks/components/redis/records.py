@@ -11,6 +11,7 @@ import logging
 import struct
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -32,6 +33,7 @@ _RUN = struct.Struct(">cdIddH")
 _RES = struct.Struct(">ccBdH")
 _PART = struct.Struct(">Bd16s")
 _PART_HEAD = struct.Struct(">Bd")
+_NEW = TaskStatusEnum.NEW
 _STATUS = {b"s": TaskStatusEnum.SUCCESS, b"e": TaskStatusEnum.ERROR, b"c": TaskStatusEnum.CANCEL}
 _STATUS_OF = {status.value: status for status in TaskStatusEnum}
 
@@ -65,19 +67,11 @@ def encode_part(record: TaskRecord) -> bytes:
     Raises:
         EncodeError: a value has no JSON form; a unique key is too long.
     """
-    others: dict[str, Any] = {}
-    if record.updated_at != record.created_at:
-        others["updated_at"] = record.updated_at
-    if record.extra:
-        others["extra"] = record.extra
     values = _others(record)
-    if values != _DEFAULTS:
-        others.update(
-            (name, value)
-            for name, value, default in zip(_OTHERS, values, _DEFAULTS, strict=True)
-            if value != default
-        )
-    body = _encode_list(record, others)
+    if values == _DEFAULTS and not record.extra and record.updated_at == record.created_at:
+        body = _encode_list(record, None)
+    else:
+        body = _encode_list(record, _others_of(record, values))
     available, created = record.available_at, record.created_at
     raw = _raw_digest(record.digest)
     if raw is not None and available == created and record.unique_key is None:
@@ -116,7 +110,7 @@ def _raw_digest(digest: str) -> bytes | None:
 
 def encode_token(record: TaskRecord) -> bytes:
     """The token of a record that is added with one; nothing for a new task."""
-    if not record.epoch and not record.owner and record.status is TaskStatusEnum.NEW:
+    if record.status is _NEW and not record.epoch and not record.owner:
         return b""
     state = b"P" if record.status is TaskStatusEnum.PROCESS else b"N"
     owner = record.owner.encode()
@@ -124,24 +118,45 @@ def encode_token(record: TaskRecord) -> bytes:
     return _RUN.pack(state, record.epoch, record.deliveries, started, record.updated_at, len(owner)) + owner
 
 
-def _encode_list(record: TaskRecord, others: dict[str, Any]) -> bytes:
-    values: list[Any] = [
-        record.task_name, record.queue, record.args, record.kwargs, record.retry, record.priority,
-    ]  # fmt: skip
-    if others:
+def _others_of(record: TaskRecord, values: tuple[Any, ...]) -> dict[str, Any] | None:
+    others: dict[str, Any] = {}
+    if record.updated_at != record.created_at:
+        others["updated_at"] = record.updated_at
+    if record.extra:
+        others["extra"] = record.extra
+    others.update(
+        (name, value)
+        for name, value, default in zip(_OTHERS, values, _DEFAULTS, strict=True)
+        if value != default
+    )
+    return others or None
+
+
+def _encode_list(record: TaskRecord, others: dict[str, Any] | None) -> bytes:
+    values: list[Any]
+    if others is not None:
+        values = [record.args, record.kwargs, record.retry, record.priority]
         values.append(encode_object(others) if Encoded in map(type, others.values()) else others)
-    elif record.priority == 0:
-        del values[_told(record) :]
+    elif record.priority != 0:
+        values = [record.args, record.kwargs, record.retry, record.priority]
+    elif record.retry != 0:
+        values = [record.args, record.kwargs, record.retry]
+    elif record.kwargs:
+        values = [record.args, record.kwargs]
+    elif record.args:
+        values = [record.args]
+    else:
+        return _names(record.task_name, record.queue) + b"]"
+    names = _names(record.task_name, record.queue)
     if Encoded in map(type, values):
-        return b"[%b]" % b",".join([encode(value) for value in values])
-    return encode(values)
+        return b"%b,%b]" % (names, b",".join([encode(value) for value in values]))
+    return b"%b,%b" % (names, encode(values)[1:])
 
 
-def _told(record: TaskRecord) -> int:
-    """How many values its list has, where it has nothing after `retry`."""
-    if record.retry != 0:
-        return 5
-    return 4 if record.kwargs else 3 if record.args else 2
+@lru_cache(maxsize=1024)
+def _names(task_name: str, queue: str) -> bytes:
+    """How a list begins. An application has few pairs of these."""
+    return encode([task_name, queue])[:-1]
 
 
 def encode_object(values: Mapping[str, Any]) -> Encoded:

@@ -142,6 +142,25 @@ class Addition(NamedTuple):
         return head + self.token, self.part
 
 
+def additions(records: Sequence[TaskRecord], queues: Sequence[str]) -> tuple[list[bytes], bool]:
+    """The arguments that `Addition` gives, for records that meet no other caller's; and whether all are plain.
+
+    Raises:
+        EncodeError: a value has no JSON form.
+    """
+    plain = True
+    args: list[bytes] = []
+    for record in records:
+        head = _ADD.pack(record.uuid.bytes, queues.index(record.queue), record.priority)
+        if token := encode_token(record):
+            head += token
+            plain = False
+        part = encode_part(record)
+        plain = plain and is_plain(part)
+        args += (head, part)
+    return args, plain
+
+
 def settled(settle: Settle, queues: Sequence[str]) -> list[bytes]:
     """A settle for settle.lua and settle_ack.lua.
 
