@@ -279,6 +279,31 @@ async def test_observers_are_told_of_every_call() -> None:
         pm.remove_observer(calls.append)
 
 
+def test_unheard_is_what_neither_a_plugin_nor_an_observer_is_told_of() -> None:
+    pm = PluginManager()
+    every = frozenset(pm.triggers)
+    assert pm.unheard == every
+    pm.register(Add(1), name="one")
+    pm.pluggy.register(Add(2), name="other")
+    assert pm.unheard == every - {"global_config_get"}
+    pm.unregister("one")
+    pm.pluggy.set_blocked("other")
+    assert pm.unheard == every
+
+    def plugins_only(call: PluginCall) -> None: ...
+    def everything(call: PluginCall) -> None: ...
+
+    pm.add_observer(plugins_only)
+    assert pm.unheard == every
+    pm.add_observer(everything, idle=True, when=lambda: False)
+    assert pm.unheard == frozenset()
+    pm.remove_observer(everything)
+    pm.add_observer(everything, idle=True)
+    assert pm.unheard == frozenset()
+    pm.remove_observer(everything)
+    assert pm.unheard == every
+
+
 async def test_observers_see_wrappers_and_may_fail(caplog: pytest.LogCaptureFixture) -> None:
     class Wrapper:
         @hookimpl(wrapper=True)
