@@ -28,8 +28,13 @@ def encode(value: Any) -> Encoded:
     """
     if type(value) is Encoded:
         return value
+    return Encoded(encode_once(value))
+
+
+def encode_once(value: Any) -> bytes:
+    """As `encode`, for what nobody encodes again."""
     try:
-        return Encoded(to_json(value, bytes_mode="base64", inf_nan_mode="constants"))
+        return to_json(value, bytes_mode="base64", inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise EncodeError(_explain(value, error)) from error
 

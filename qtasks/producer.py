@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
-from qtasks.codec import encode
+from qtasks.codec import encode_once
 from qtasks.components.broker import Broker
 from qtasks.components.primitives import Added, AddVerdict
 from qtasks.components.storage import Storage
@@ -172,7 +172,7 @@ class Producer:
             raise ValueError(f"priority {priority} is outside {PRIORITY_MIN} … {PRIORITY_MAX}")
         uuid = request.uuid or new_uuid()
         args, kwargs = request.args, request.kwargs
-        payload = encode([name, args, kwargs])
+        payload = encode_once([name, args, kwargs])
         digest = self._digest(uuid, payload)
         available_at = request.available_at
         # A plugin is given containers that the caller does not hold (rule 12).
@@ -213,7 +213,7 @@ class Producer:
     def _check(self, item: Prepared, size: int | None) -> None:
         """What is stored must be storable. `size`: bytes of the arguments, where they are known."""
         if size is None:
-            size = len(encode([item.args, item.kwargs, item.extra]))
+            size = len(encode_once([item.args, item.kwargs, item.extra]))
         if size > self._app.config.max_payload:
             raise PayloadTooLargeError(
                 f"task {item.task_name!r}: the arguments take {size} bytes, more than max_payload "
@@ -243,8 +243,8 @@ class Producer:
         """
         return await self.store(await self._prepare_all(requests))
 
-    async def store(self, prepared: Sequence[Prepared], *, tries: int = TRIES) -> list[Task | QTasksError]:
-        """As `add`, for tasks that passed the triggers."""
+    async def store(self, prepared: list[Prepared], *, tries: int = TRIES) -> list[Task | QTasksError]:
+        """As `add`, for tasks that passed the triggers. The list is used up."""
         if not prepared:
             return []
         try:
@@ -255,16 +255,18 @@ class Producer:
                 raise
             raise EnqueueUnknownError(*(item.uuid for item in prepared)) from error
         pm = self._app.pm
-        results: list[Task | QTasksError] = []
-        for item, verdict in zip(prepared, verdicts, strict=True):
+        # Each result takes the place of its record, which is let go then: what is made and not let go is what
+        # calls the collector of cycles.
+        results = cast("list[Task | QTasksError]", prepared)
+        for i, (item, verdict) in enumerate(zip(prepared, verdicts, strict=True)):
             if verdict.kind is not _ADDED:
-                results.append(await self._not_added(item, verdict, tries))
+                results[i] = await self._not_added(item, verdict, tries)
             elif item.trace is not None:
-                results.append(await self._traced(item, item.trace))
+                results[i] = await self._traced(item, item.trace)
             else:
                 if self._unheard is not pm.unheard:
                     self._look()
-                results.append(self._task(item) if self._silent_after else await self.announce(item))
+                results[i] = self._task(item) if self._silent_after else await self.announce(item)
         return results
 
     def _drop_traces(self, prepared: Sequence[Prepared]) -> None:

@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from qtasks.codec import Encoded, decode, encode
+from qtasks.codec import Encoded, decode, encode, encode_once
 from qtasks.components.primitives import FENCED_FIELDS
 from qtasks.errors import EncodeError
 from qtasks.schemas import TaskRecord, TaskStatusEnum, make_record
@@ -150,13 +150,13 @@ def _encode_list(record: TaskRecord, others: dict[str, Any] | None) -> bytes:
     names = _names(record.task_name, record.queue)
     if Encoded in map(type, values):
         return b"%b,%b]" % (names, b",".join([encode(value) for value in values]))
-    return b"%b,%b" % (names, encode(values)[1:])
+    return b"%b,%b" % (names, encode_once(values)[1:])
 
 
 @lru_cache(maxsize=1024)
 def _names(task_name: str, queue: str) -> bytes:
     """How a list begins. An application has few pairs of these."""
-    return encode([task_name, queue])[:-1]
+    return encode_once([task_name, queue])[:-1]
 
 
 def encode_object(values: Mapping[str, Any]) -> Encoded:
