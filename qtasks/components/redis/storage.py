@@ -187,12 +187,13 @@ class RedisStorage(Storage):
         return Page([record for record in _shown(rest) if record is not None], following.decode() or None)
 
     async def counts(self) -> dict[str, int]:
-        still_open, dead, counters = await self.link.run("counts", [])
-        by_code = {counters[i]: int(counters[i + 1]) for i in range(0, len(counters), 2)}
-        process = by_code.get(b"process", 0)
+        still_open, with_token, finished, dead, counters = await self.link.run("counts", [])
+        counted = {counters[i]: int(counters[i + 1]) for i in range(0, len(counters), 2)}
+        back, error, cancel = (counted.get(name, 0) for name in (b"back", b"e", b"c"))
+        process = with_token - back
         return {
-            "new": still_open - process, "process": process, "success": by_code.get(b"s", 0),
-            "error": by_code.get(b"e", 0), "cancel": by_code.get(b"c", 0), "dead": dead,
+            "new": still_open - process, "process": process, "success": finished - error - cancel,
+            "error": error, "cancel": cancel, "dead": dead,
         }  # fmt: skip
 
     async def get_settled(self, uuid: UUID) -> TaskRecord | None:

@@ -54,7 +54,6 @@ if #ARGV == 4 then
       call('HSET', K.ent, id, entry)
       call('HSET', K.run, id, pack('>c1dI4dd', 'P', epoch, 1, now, now) .. tail)
       call('ZADD', lease, string.format('%.17g', now + seconds), id)
-      call('HINCRBY', K.count, 'process', 1)
       call('HSET', K.wake, channel, word .. pack('>dBc0', seconds, #id, id) .. owner)
       call('PUBLISH', channel, id .. entry .. '\n' .. pack('>d', now) .. record)
     end

@@ -1,11 +1,8 @@
--- What every script may need: the commands, the time, idle workers to be told.
+-- What every script may need: the commands, idle workers and waiting clients to be told.
 local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
 local byte, sub = string.byte, string.sub
 local MOST = 1000 -- arguments that one unpack may take
 local PRIORITY_STEP = 35184372088832 -- 2^45: (priority + 128) * step + sequence is exact in a double
-
-local time = call('TIME')
-local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 
 -- The server keeps a hash of few and short values as one list, and looks through all of it for each field. One long
 -- value makes a table of it for as long as it is not empty; so it is written, and replaced at once, as a hash outgrows
@@ -34,5 +31,12 @@ local function wake_up()
         break
       end
     end
+  end
+end
+
+-- Tells waiting clients: of each message the channels, and what is said.
+local function announce(messages)
+  for i = 1, #messages do
+    for channel in string.gmatch(messages[i][1], '%S+') do call('PUBLISH', channel, messages[i][2]) end
   end
 end

@@ -78,7 +78,6 @@ local function begin_all(q, ids, popped, before, index)
   append(ent, of_ent)
   append(run, of_run)
   append(q.lease, of_lease)
-  count('process', k / 2)
 end
 
 for index = 1, #queues do

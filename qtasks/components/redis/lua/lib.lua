@@ -1,4 +1,4 @@
---@include base
+--@include base clock
 -- Hashes and sorted sets as a batch sees them: read at once, changed in memory, written at once by commit().
 local opened, counts = {}, {}
 

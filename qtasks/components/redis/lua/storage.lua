@@ -5,6 +5,8 @@
 --        says; 2 it has a unique key; 4 its digest is text with its size
 --   run  state epoch deliveries started updated owner        (state P: in process, N: put back)
 --   res  F status dead expires | run | rec | a last line: the changes of the settle, one object
+--   count  `back`: tokens put back; `e`, `c`: records that ended so. The other numbers follow from the sizes of the hashes,
+--        so that what nearly every task goes through has nothing to count.
 local RUN, RES = '>c1dI4ddHc0', '>c1c1BdH'
 local rec = hash(K.rec)
 local run = hash(K.run)
@@ -112,7 +114,7 @@ local function store(id, part, unique, token)
   local number = seq()
   if token ~= '' then
     run:put(id, token)
-    if string.sub(token, 1, 1) == 'P' then count('process', 1) end
+    if byte(token) == 78 then count('back', 1) end -- 'N'
   end
   rec:put(id, pack('>c1I6', 'R', number) .. part)
   if unique ~= '' then uniq:put(unique, id) end
@@ -138,7 +140,7 @@ local function start(id, epoch, owner, deliveries)
   if not again then
     if r and r.epoch >= epoch then return 'C', r.epoch end
     if available > now and byte(value, FLAGS_AT) % 2 == 1 then return 'D', available - now end
-    if not r or r.state ~= 'P' then count('process', 1) end
+    if r and r.state == 'N' then count('back', -1) end
     token = pack('>c1dI4', 'P', epoch, deliveries) .. (starts[owner] or started_by(owner))
     run:put(id, token)
   end
@@ -194,8 +196,8 @@ local function finish(id, value, token, status, is_dead, expires, changes)
   end
   if unique ~= '' and uniq:get(unique) == id then uniq:put(unique, false) end
   local result = pack(RES, 'F', status, is_dead, expires, #token) .. token .. value .. '\n' .. changes
-  if byte(token) == 80 then count('process', -1) end -- 'P'
-  count(status, 1)
+  if byte(token) == 78 then count('back', -1) end -- 'N'
+  if status ~= 's' then count(status, 1) end
   rec:put(id, false)
   run:put(id, false)
   res:put(id, result)
@@ -267,7 +269,7 @@ local function settle(i)
   else
     local r = run_of(id)
     r.state = 'N'
-    count('process', -1)
+    count('back', 1)
     if nack and available == -1 then available = now + nack[1] end
     patch(id, value, r, available, started, updated, deliveries, ARGV[i + 1])
   end
@@ -277,9 +279,7 @@ end
 -- The order of creation, then what is told to waiting clients: after everything is written.
 local function publish()
   for i = 1, #added do call('XADD', K.ord, string.format('%d-0', added[i][1]), 'u', added[i][2]) end
-  for i = 1, #announced do
-    for channel in string.gmatch(announced[i][1], '%S+') do call('PUBLISH', channel, announced[i][2]) end
-  end
+  announce(announced)
 end
 
 local function drop_items(id)
@@ -303,7 +303,7 @@ local function erase(id)
   local f = finished(value)
   local h = f and head(f.rec)
   if h and h.seq > 0 then call('XDEL', K.ord, text(h.seq) .. '-0') end
-  if f then count(f.status, -1) end
+  if f and f.status ~= 's' then count(f.status, -1) end
   res:put(id, false)
   done:put(id, false)
   dead_set:put(id, false)

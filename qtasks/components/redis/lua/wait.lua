@@ -1,15 +1,16 @@
---@include lib storage
+--@include lib
 -- The finished record, or word is left where to tell of it. ARGV: uuid, channel ('' leaves no word)
 local id, channel = ARGV[1], ARGV[2]
-local value = res:get(id)
+local value = call('HGET', K.res, id)
 if value then return { 'F', value } end
-if not rec:get(id) then return { '' } end
+if call('HEXISTS', K.rec, id) == 0 then return { '' } end
 if channel ~= '' then
+  local others = call('HGET', K.wait, id)
   go_on_when_full()
-  local others = wait:get(id) or ''
-  if not string.find(' ' .. others .. ' ', ' ' .. channel .. ' ', 1, true) then
-    wait:put(id, others == '' and channel or others .. ' ' .. channel)
+  if not others then
+    hset(K.wait, { id, channel }, 1, 2)
+  elseif not string.find(' ' .. others .. ' ', ' ' .. channel .. ' ', 1, true) then
+    hset(K.wait, { id, others .. ' ' .. channel }, 1, 2)
   end
 end
-commit()
 return { 'R' }
