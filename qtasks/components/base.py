@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from qtasks.components.primitives import Capabilities
 from qtasks.config import QueueConfig
 from qtasks.errors import ConfigError, NotStartedError
 from qtasks.manager import PluginManager
+
+
+class _Unbound:
+    """Stands in the class for what `bind` puts into a component. A `__getattr__` would do the same, but it makes the
+    interpreter look up every attribute of a component the long way."""
+
+    def __get__(self, component: Component | None, kind: type[Component]) -> object:
+        if component is None:
+            return self
+        raise NotStartedError(f"{kind.__name__} is not bound: pass it to QueueTasks(...), or call bind()")
 
 
 class Component:
@@ -31,22 +42,16 @@ class Component:
         self.app_name = ""
         self.clock: Callable[[], float] = time.time
 
-    pm: PluginManager
-    config: QueueConfig
+    if TYPE_CHECKING:
+        pm: PluginManager
+        config: QueueConfig
+    else:
+        pm = _Unbound()
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> object:
-            # Only for what is missing: `pm` is read for every trigger, and must cost no more than that.
-            if name == "pm":
-                raise NotStartedError(
-                    f"{type(self).__name__} is not bound: pass it to QueueTasks(...), or call bind()"
-                )
-            if name == "config":
-                # Reading the environment takes milliseconds: an application does it once, not once per component.
-                self.config = QueueConfig()
-                return self.config
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        @cached_property
+        def config(self) -> QueueConfig:
+            # Reading the environment takes milliseconds: an application does it once, not once per component.
+            return QueueConfig()
 
     def bind(self, pm: PluginManager, *, app_name: str = "qtasks", config: QueueConfig | None = None) -> None:
         """Gives the component its application; done by `QueueTasks`.

@@ -7,7 +7,8 @@ of two, in the order that loses nothing when the process dies between them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from qtasks._failpoints import hit
 from qtasks.components.broker import Broker, Colocated, Taker
@@ -70,16 +71,16 @@ class ColocatedDelivery(Delivery):
         super().__init__(broker, storage)
         self._steps = steps
 
-    async def add(self, records: Sequence[TaskRecord]) -> list[AddVerdict]:
-        return await self._steps.add_and_push(records, self.broker.config.max_queue)
+    def add(self, records: Sequence[TaskRecord]) -> Coroutine[Any, Any, list[AddVerdict]]:
+        return self._steps.add_and_push(records, self.broker.config.max_queue)
 
-    async def claim(
+    def claim(
         self, n: int, queues: Sequence[str], owner: str, lease: float
-    ) -> list[tuple[DeliveryHandle, TaskRecord]]:
-        return await self._steps.claim_and_start(n, queues, owner, lease)
+    ) -> Coroutine[Any, Any, list[tuple[DeliveryHandle, TaskRecord]]]:
+        return self._steps.claim_and_start(n, queues, owner, lease)
 
-    async def settle(self, settles: Sequence[Settle]) -> list[SettleVerdict]:
-        return await self._steps.settle_and_ack(settles)
+    def settle(self, settles: Sequence[Settle]) -> Coroutine[Any, Any, list[SettleVerdict]]:
+        return self._steps.settle_and_ack(settles)
 
     def hand_to(self, taker: Taker) -> None:
         self._steps.hand_to(taker)

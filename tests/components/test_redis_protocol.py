@@ -126,7 +126,11 @@ async def test_an_error_is_the_reply_to_its_command_alone(server, command, kind)
 def test_a_cancelled_caller_leaves_the_others_their_replies(server, run):
     async def work() -> None:
         async with connected(server.url()) as mux:
-            callers = [asyncio.create_task(mux.call(pack([b"ECHO", b"%d" % n]))) for n in range(60)]
+
+            async def echo(n: int) -> bytes:
+                return await mux.call(pack([b"ECHO", b"%d" % n]))
+
+            callers = [asyncio.create_task(echo(n)) for n in range(60)]
             await asyncio.sleep(0)
             for caller in callers[::3]:
                 caller.cancel()

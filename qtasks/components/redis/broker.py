@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -65,6 +64,7 @@ _ADDED = {
     ord("A"): Added.ADDED, ord("S"): Added.SAME, ord("C"): Added.CONFLICT,
     ord("E"): Added.EXISTS, ord("F"): Added.FULL,
 }  # fmt: skip
+_EXISTS = Added.EXISTS
 _SETTLED = {
     ord("A"): SettleVerdict.ACCEPTED, ord("M"): SettleVerdict.ALREADY_MINE, ord("R"): SettleVerdict.REJECTED,
 }  # fmt: skip
@@ -72,7 +72,6 @@ PART = 200
 """Records of one call: long batches are sent part by part, so that client and server work side by side."""
 PARTS_AHEAD = 4
 """Parts under way at most: enough for the server to have work, few enough for others to come in between."""
-_is_plain = attrgetter("plain")
 _POLL = 1.0
 """Seconds between looks for work while notifications are interrupted."""
 
@@ -89,7 +88,7 @@ def add_verdicts(reply: bytes, uuids: Sequence[UUID]) -> list[AddVerdict]:
     others = len(uuids)
     for letter, uuid in zip(reply, uuids, strict=False):
         kind = _ADDED[letter]
-        if kind is Added.EXISTS:
+        if kind is _EXISTS:
             uuid, others = uuid_of(reply[others : others + 16]), others + 16
         verdicts.append(AddVerdict(kind, uuid))
     return verdicts
@@ -326,13 +325,14 @@ class RedisBroker(Broker, Colocated):
             replies = await gather(adding)
         return [verdict for verdicts in replies for verdict in verdicts]
 
-    async def _add(self, items: Sequence[Addition]) -> list[AddVerdict]:
-        queues = queues_of(item.queue for item in items)
+    def _add(self, items: Sequence[Addition]) -> Coroutine[Any, Any, list[AddVerdict]]:
+        queues = queues_of([item.queue for item in items])
         args: list[bytes] = []
+        plain = True
         for item in items:
             args += item.args(queues)
-        plain = all(map(_is_plain, items))
-        return await self._send(args, plain, queues, items[0].max_queue, [item.uuid for item in items])
+            plain = plain and item.plain
+        return self._send(args, plain, queues, items[0].max_queue, [item.uuid for item in items])
 
     async def _send(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -61,15 +62,17 @@ class Multiplexer:
         """Gives the connection up; the next command connects anew, perhaps to another server."""
         await self._drop(Disconnected("the server is not the one that takes writes"))
 
-    async def call(self, data: bytes) -> Any:
-        """Sends one packed command and gives its reply.
+    def call(self, data: bytes) -> Awaitable[Any]:
+        """Sends one packed command; to wait for gives its reply.
 
         Raises:
             RedisError: the server answered with an error, or the connection was lost (`Disconnected`).
             NotStartedError: it is not open.
         """
-        if self._wire is None:
-            await self._ready()
+        return self._connect_and_send(data) if self._wire is None else self.send(data)
+
+    async def _connect_and_send(self, data: bytes) -> Any:
+        await self._ready()
         return await self.send(data)
 
     async def ready(self) -> None:
@@ -87,8 +90,9 @@ class Multiplexer:
             raise NotStartedError("The connection to Redis is not open")
         loop = self._loop
         future: asyncio.Future[Any] = loop.create_future()
+        alone = not self._pending
         self._pending.append((future, loop.time()))
-        wire.write(data)
+        wire.write(data, alone=alone)
         if self._watch is None:
             self._watch = loop.call_later(self._timeout, self._check_time)
         return future

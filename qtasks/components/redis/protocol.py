@@ -50,15 +50,22 @@ class Wire(asyncio.Protocol):
             protocolError=InvalidResponse, replyError=parse_error, notEnoughData=_MORE
         )
 
-    def write(self, data: bytes) -> None:
-        """Sends packed commands. The first of a turn of the loop leaves at once, the others of that turn share a
-        packet after it; what the server does not take yet waits here."""
+    def write(self, data: bytes, *, alone: bool = False) -> None:
+        """Sends a packed command. The first of a turn of the loop leaves at once, the others of that turn share a
+        packet after it; what the server does not take yet waits here.
+
+        Parameters:
+            data: the command.
+            alone: nothing else is under way. It begins no turn then: that costs the loop a look at all its sockets,
+                which who adds one task after the other would pay for each.
+        """
         if self._turn or self._full:
             self._out.append(data)
             return
         self._transport.write(data)
-        self._turn = True
-        self._loop.call_soon(self._end_turn)
+        if not alone:
+            self._turn = True
+            self._loop.call_soon(self._end_turn)
 
     def abort(self) -> None:
         """Ends it at once: what is not sent yet is dropped, and neither `reply` nor `lost` is called any more."""

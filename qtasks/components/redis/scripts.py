@@ -90,14 +90,17 @@ def _read(name: str) -> str:
     return (files(__package__) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
-def pack(args: Sequence[bytes]) -> bytes:
-    """A command as RESP has it."""
-    return b"*%d\r\n" % len(args) + pack_args(args)
+_SIZES = [b"$%d\r\n" % size for size in range(1024)]
+"""Formatting a number takes longer than all else that is done with a short argument."""
 
 
-def pack_args(args: Sequence[bytes]) -> bytes:
-    """Arguments as RESP has them, without their number."""
-    return b"".join([b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args])
+def pack(args: Sequence[bytes], head: bytes = b"", more: int = 0) -> bytes:
+    """A command as RESP has it: `head` is so many arguments of it, packed already."""
+    parts = [b"*%d\r\n" % (len(args) + more), head]
+    for arg in args:
+        size = len(arg)
+        parts += (_SIZES[size] if size < 1024 else b"$%d\r\n" % size, arg, b"\r\n")
+    return b"".join(parts)
 
 
 class Calls:
@@ -117,7 +120,7 @@ class Calls:
         if head is None:
             head = self._head(name, queues)
         count, packed = head
-        return b"*%d\r\n%b%b" % (count + len(args), packed, pack_args(args))
+        return pack(args, packed, count)
 
     def _head(self, name: str, queues: tuple[str, ...]) -> tuple[int, bytes]:
         found = script(name)
@@ -129,5 +132,5 @@ class Calls:
         words = [b"EVALSHA", found.sha, b"%d" % len(keys), *keys, *names]
         if len(self._heads) > 1000:  # an app with very many queues: do not keep every combination
             self._heads.clear()
-        head = self._heads[name, queues] = len(words), pack_args(words)
+        head = self._heads[name, queues] = len(words), pack(words).partition(b"\r\n")[2]
         return head

@@ -52,7 +52,8 @@ def chunks(items: Sequence[T], size: int = CHUNK) -> Iterable[Sequence[T]]:
 
 def queues_of(names: Iterable[str]) -> tuple[str, ...]:
     """Distinct queue names in a fixed order, so that their packed form is reused."""
-    return tuple(sorted(set(names)))
+    distinct = set(names)
+    return tuple(sorted(distinct)) if len(distinct) > 1 else tuple(distinct)
 
 
 def token(handle: DeliveryHandle) -> bytes:
@@ -123,18 +124,15 @@ class Addition(NamedTuple):
     token: bytes
     part: bytes
     max_queue: int | None
+    plain: bool
+    """Whether it is new and due at once, without a unique key: what add_plain.lua takes."""
 
     @classmethod
     def of(cls, record: TaskRecord, max_queue: int | None = None) -> Addition:
         """Of a record. Raises `EncodeError`."""
-        return cls(
-            record.queue, record.uuid, record.priority, encode_token(record), encode_part(record), max_queue,
-        )  # fmt: skip
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is new and due at once, without a unique key: what add_plain.lua takes."""
-        return not self.token and is_plain(self.part)
+        token, part = encode_token(record), encode_part(record)
+        plain = not token and is_plain(part)
+        return cls(record.queue, record.uuid, record.priority, token, part, max_queue, plain)
 
     def args(self, queues: Sequence[str]) -> tuple[bytes, bytes]:
         """Where it is queued, and its part."""
