@@ -4,6 +4,7 @@ lost or doubled by it."""
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from qtasks.components.primitives import DeliveryHandle, QueueSize, SettleVerdict
-from qtasks.components.redis import RedisBroker
+from qtasks.components.redis import RedisBroker, RedisLink
 from qtasks.components.redis.wire import Addition
+from qtasks.config import QueueConfig
 from qtasks.errors import TransientError
+from qtasks.manager import PluginManager
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 from tests.components.test_redis_commands import calls, sent
 from tests.support.redis_pair import QUEUE, opened, record, success
@@ -184,7 +187,7 @@ async def test_it_is_only_told(server, case: Callable[..., Any]):
         assert (found.leased, found.ready + found.delayed >= len(tasks)) == (0, True)
 
 
-@pytest.mark.parametrize("terms", ["", "\n", "\n12345678\x10short", "\n2"])
+@pytest.mark.parametrize("terms", ["", "\n", "\n1234567812345678\x10short", "\n2"])
 async def test_a_worker_of_another_version_is_woken(server, terms):
     url = server.url()
     async with opened(url) as (_, _, _, link), opened(url) as (client, *_):
@@ -226,6 +229,84 @@ async def test_a_worker_that_is_gone_costs_nothing(server):
         proxy.let_go()
 
 
+async def test_a_worker_that_is_stuck_is_handed_one_task(server):
+    """When that was restored and settled elsewhere, the stuck one is not handed the next: it claims no more."""
+    url = server.url()
+    async with opened(url) as (other, *_), opened(url) as (stuck, *_), opened(url) as (client, *_):
+        busy = Worker(other, "busy")
+        busy.at_rest = False
+        await busy.rests()  # it is woken for what is restored, so that the word of the stuck one stays
+        await Worker(stuck, "stuck").rests(lease=0.2)
+        kept = 0
+        for _ in range(3):
+            await client.add_and_push([record()], None)
+            if size(await client.size()) == (0, 1):
+                kept += 1
+                while not (await client.sweep(10, 5)).restored:
+                    await asyncio.sleep(0.01)
+            claimed = await busy.rests()
+            await other.settle_and_ack([success(handle) for handle, _ in claimed])
+        assert kept <= 1
+        assert await client.size() == {}
+
+
+async def test_what_nobody_renewed_is_cleared_away(server):
+    """By whoever adds to the others, so that those who were killed are not looked at for ever."""
+    url = server.url()
+    async with opened(url) as (client, *_), opened(url) as (broker, *_):
+        key = client.link.calls.key("wake")
+        lapsed = b" default \n" + struct.pack(">ddB", time.time() - 1, 30.0, 0) + b"gone"
+        for n in range(8):
+            await client.link.command("HSET", key, f"qtasks:{{app}}:tell:{n}", lapsed)
+        worker = Worker(broker)
+        await worker.rests()
+        for n in range(1, 50):
+            await client.add_and_push([record()], None)
+            handle, _ = await worker.gets(n)
+            await broker.settle_and_ack([success(handle)])
+            if await client.link.command("HLEN", key) == 1:
+                break
+        assert await client.link.command("HKEYS", key) == [broker.link.notifier.channel]
+
+
+async def test_the_one_that_has_room_is_woken(server):
+    """A worker that was handed what fills it still has its word there; who goes on to wake it only lets a task wait."""
+    url = server.url()
+    async with opened(url) as (one, *_), opened(url) as (two, *_), opened(url) as (client, *_):
+        full, room = Worker(one, "full"), Worker(two, "room")
+        await full.rests(1)
+        await client.add_and_push([record()], None)
+        await full.gets()
+        room.at_rest = False
+        for tasks in ([record()], [record(), record()]):  # by straight code, and by that of batches
+            await room.rests(100)
+            two.link.notifier.work.clear()
+            await client.add_and_push(tasks, None)
+            await asyncio.wait_for(two.link.notifier.work.wait(), WAIT)
+
+
+async def test_brokers_on_one_link_take_each_its_own(server):
+    """The link has one channel: what is handed over has the name of whom it is for."""
+    link = RedisLink(server.url())
+    brokers = RedisBroker(link), RedisBroker(link), RedisBroker(link)
+    pm = PluginManager()
+    for broker in brokers:
+        broker.bind(pm, app_name="app", config=QueueConfig())
+        await broker.open()
+    try:
+        first, second, client = Worker(brokers[0], "first"), Worker(brokers[1], "second"), brokers[2]
+        for worker in (first, second):
+            await worker.rests()
+            await client.add_and_push([task := record()], None)
+            handle, _ = await worker.gets()
+            assert (handle.uuid, handle.owner) == (task.uuid, worker.owner)
+            await worker.broker.settle_and_ack([success(handle)])
+        assert (len(first.taken), len(second.taken)) == (1, 1)
+    finally:
+        for broker in brokers:
+            await broker.close()
+
+
 async def test_a_message_that_is_lost_is_left_to_its_lease(server):
     """As a claim whose reply is lost; and no second task follows it."""
     url = server.url()
@@ -235,7 +316,7 @@ async def test_a_message_that_is_lost_is_left_to_its_lease(server):
         opened(through(proxy, url)) as (broker, *_),
     ):
         worker = Worker(broker)
-        await worker.rests(lease=0.05)
+        await worker.rests(lease=0.5)
         proxy.swallowing = True
         await client.add_and_push([lost := record()], None)
         await client.add_and_push([second := record()], None)

@@ -116,6 +116,7 @@ class RedisBroker(Broker, Colocated):
         self._armed: tuple[tuple[str, ...], int] | None = None
         self._next_due: float | None = None
         self._taker: Taker | None = None
+        self._owner = ""
         self._unreadable: list[tuple[DeliveryHandle, str]] = []
         self._audit_cursor = b"0"
         self._combined: Combiner[Addition, AddVerdict] = Combiner(self._add)
@@ -131,10 +132,10 @@ class RedisBroker(Broker, Colocated):
         await self.link.open(self, self.app_name, self.config)
         # What was under way in another loop, or in the parent process before a fork, is nobody's here.
         self._combined = Combiner(self._add)
-        self.link.notifier.handed = self._handed
+        self.link.notifier.handed.add(self._handed)
 
     async def close(self) -> None:
-        self._armed = None
+        self._armed = self._taker = None
         await self.link.close(self)
 
     # --- Entries ----------------------------------------------------------------------------------
@@ -354,6 +355,7 @@ class RedisBroker(Broker, Colocated):
         self, n: int, queues: Sequence[str], owner: str, lease: float
     ) -> list[tuple[DeliveryHandle, TaskRecord]]:
         names = tuple(queues)
+        self._owner = owner
         grace = number(self.config.missing_grace)
         at_rest = b"1" if self._taker is not None and self._taker.at_rest else b""
         _, now, entries, *values = await self._claim(
@@ -406,8 +408,8 @@ class RedisBroker(Broker, Colocated):
         except (ValueError, struct.error) as error:
             _log.error("a message on the channel of this worker cannot be read: %s", error)
             return
-        if self._taker is None:
-            return  # nobody that is left claims here: its lease ends
+        if self._taker is None or handle.owner != self._owner:
+            return  # of another broker on this link, or nobody that is left claims here: its lease ends
         record = self._started(handle, value, started_at)
         if record is None:
             self.link.notifier.work.set()  # the next claim buries it

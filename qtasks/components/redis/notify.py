@@ -29,7 +29,7 @@ class Notifier:
     Attributes:
         channel: where this process is told.
         work: is set when work may be there.
-        handed: is given what add_plain.lua tells, if anybody takes it.
+        handed: each is given what add_plain.lua tells, and knows what is its own.
         generation: goes up with each connection; what was registered before may have gone unheard.
     """
 
@@ -38,7 +38,7 @@ class Notifier:
         self._timeout = timeout
         self.channel = f"{prefix}tell:{os.urandom(8).hex()}".encode()
         self.work = asyncio.Event()
-        self.handed: Callable[[bytes], None] | None = None
+        self.handed: set[Callable[[bytes], None]] = set()
         self.generation = 0
         self._waiters: dict[bytes, set[asyncio.Future[bytes | None]]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -196,8 +196,8 @@ class Notifier:
             self.work.set()
             return
         if payload[16:17] == b"L":  # an entry; the record of a waiting client has an F there
-            if self.handed is not None:
-                self.handed(payload)
+            for handed in self.handed:
+                handed(payload)
             return
         for future in self._waiters.pop(payload[:16], ()):
             if not future.done():

@@ -44,7 +44,8 @@ if #ARGV == 4 then
     if ARGV[2] ~= '' and call('ZCARD', delayed) >= tonumber(ARGV[2]) then idle = {} end
 
     -- What claim_start would write, and tell: the entry and the record as they stand. `word` ends with the task that
-    -- its worker has to settle now before it is handed another one.
+    -- its worker has to settle now before it is handed another one. What nobody renewed any more is cleared away.
+    local lapsed = {}
     local function hand_over(channel, word, seconds, owner)
       local record, score = store()
       local epoch, tail = call('INCRBY', K.epoch, 1), pack('>Hc0', #owner, owner)
@@ -56,24 +57,28 @@ if #ARGV == 4 then
       call('ZADD', lease, string.format('%.17g', now + seconds), id)
       call('HSET', K.wake, channel, word .. pack('>dBc0', seconds, #id, id) .. owner)
       call('PUBLISH', channel, id .. entry .. '\n' .. pack('>d', now) .. record)
+      for i = 1, #lapsed do call('HDEL', K.wake, lapsed[i]) end
     end
 
-    -- A registration says behind its queues on which terms: how long a lease is, the task that has to be settled first
-    -- (while it is not, the worker may be busy, or dead), and the owner. One without, of a busy worker or of another
-    -- version, is only woken. The first that is looked at is another one each time.
+    -- A registration says behind its queues on which terms: until when (a worker that does not renew it is stuck, or
+    -- dead), how long a lease is, the task that has to be settled first (while it is not, the worker may be busy), and
+    -- the owner. One without, of a busy worker or of another version, is only woken. The first that is looked at is
+    -- another one each time.
     local n, turn = #idle / 2, tonumber(time[2])
     for i = 1, n do
       local at = 2 * ((turn + i) % n) + 1
       local channel, word = idle[at], idle[at + 1]
       local terms = string.find(word, '\n', 1, true)
-      local size = terms and string.byte(word, terms + 9)
-      if size and #word >= terms + 9 + size and string.find(word, ' ' .. name .. ' ', 1, true) then
-        local seconds, last, owner_at = unpack('>dBc0', word, terms + 1)
-        if last == '' or call('HEXISTS', K.ent, last) == 0 then
+      local size, named = terms and string.byte(word, terms + 17), string.find(word, ' ' .. name .. ' ', 1, true)
+      if size and #word >= terms + 17 + size and named and named < terms then
+        local ends, seconds, last, owner_at = unpack('>ddBc0', word, terms + 1)
+        if ends < now then
+          lapsed[#lapsed + 1] = channel
+        elseif last == '' or call('HEXISTS', K.ent, last) == 0 then
           -- PUBLISH would tell all nodes of a Cluster, and count the listeners of this one only when it has.
           local heard = redis.pcall('PUBSUB', 'NUMSUB', channel)[2]
           if heard and heard > 0 then
-            hand_over(channel, string.sub(word, 1, terms), seconds, string.sub(word, owner_at))
+            hand_over(channel, string.sub(word, 1, terms + 8), seconds, string.sub(word, owner_at))
             return 'A'
           end
         end

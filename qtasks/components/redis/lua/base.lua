@@ -19,19 +19,34 @@ end
 local arrivals = {}
 local function arrived(name) arrivals[name] = (arrivals[name] or 0) + 1 end
 
--- As many idle workers are told as entries arrived; each registration is used once.
-local function wake_up()
-  if next(arrivals) == nil then return end
-  local idle = call('HGETALL', K.wake)
+-- Whether the worker that left this word (its form: add_plain.lua) has a task that is not settled yet, and perhaps no
+-- room for another: what is handed over takes its room without a claim, so that its word stays.
+local function may_be_full(word)
+  local terms = string.find(word, '\n', 1, true)
+  local size = terms and byte(word, terms + 17)
+  return size ~= nil and size > 0 and call('HEXISTS', K.ent, sub(word, terms + 18, terms + 17 + size)) == 1
+end
+
+-- Of the idle workers that may be full, or that surely are not, as many are told as entries arrived. Each registration
+-- is used once.
+local function tell(idle, full)
   for i = 1, #idle, 2 do
     for name, left in pairs(arrivals) do
-      if left > 0 and string.find(idle[i + 1], ' ' .. name .. ' ', 1, true) then
+      if left > 0 and string.find(idle[i + 1], ' ' .. name .. ' ', 1, true) and may_be_full(idle[i + 1]) == full then
         call('HDEL', K.wake, idle[i])
-        if call('PUBLISH', idle[i], 'w') > 0 then arrivals[name] = left - 1 end
+        if call('PUBLISH', idle[i], 'w') > 0 and not full then arrivals[name] = left - 1 end
         break
       end
     end
   end
+end
+
+-- Those with room come first. Of the others each is told, since any of them may have none.
+local function wake_up()
+  if next(arrivals) == nil then return end
+  local idle = call('HGETALL', K.wake)
+  tell(idle, false)
+  tell(idle, true)
 end
 
 -- Tells waiting clients: of each message the channels, and what is said.

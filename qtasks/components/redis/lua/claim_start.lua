@@ -8,6 +8,9 @@ local left, owner, grace = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[6])
 local ends, looked = text(now + tonumber(ARGV[4])), 0
 local reply, n, entries, m = { '0', text(now), '' }, 3, {}, 0
 local tail = pack('>Hc0', #owner, owner)
+-- A worker at rest claims every second. Longer than this its word does not stand, and never longer than a lease: so
+-- one that is stuck is handed one task, and not the next one when that was taken from it.
+local RENEWED = 5
 local FIRST = pack('>c1BI4', 'L', 0, 1)
 local started = pack('>I4ddHc0', 1, now, now, #owner, owner)
 
@@ -96,7 +99,8 @@ if m < left and looked == m then
   local terms = ''
   if ARGV[7] == '1' and m < 2 then
     local last = sub(reply[3], 1, 16)
-    terms = '\n' .. pack('>dBc0', tonumber(ARGV[4]), #last, last) .. owner
+    local lease = tonumber(ARGV[4])
+    terms = '\n' .. pack('>ddBc0', now + math.min(RENEWED, lease), lease, #last, last) .. owner
   end
   reply[1] = rest_until_due(ARGV[5], ARGV[1], terms)
 end
