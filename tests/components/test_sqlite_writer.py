@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from qtasks.components.primitives import Added, PushItem, SettleVerdict
+from qtasks.components.primitives import Added, CancelVerdict, PushItem, SettleVerdict
 from qtasks.components.sqlite import SQLiteBroker
 from qtasks.errors import BackendError, FatalError, NotStartedError, TransientError, WrongLoopError
 from tests.components.sqlite_support import QUEUE, opened, process, raw, record, refuse, success
@@ -199,3 +199,39 @@ async def test_a_claim_sorts_out_what_cannot_start(tmp_path):
         assert [each.uuid for each in await broker.buried(9)] == [orphan.uuid]
         ((handle, _),) = await broker.claim_and_start(9, QUEUE, "me", 30)
         assert (handle.uuid, handle.epoch > 700, handle.deliveries) == (conflicting.uuid, True, 1)
+
+
+async def test_what_comes_during_a_transaction_is_written_after_it_and_fails_by_itself(tmp_path):
+    async with opened(tmp_path / "f.db") as (broker, storage):
+        writer, context = broker._file.writer, broker._context()
+        begun, may_end = threading.Event(), threading.Event()
+
+        def slow(connection, context, items):
+            begun.set()
+            assert may_end.wait(20)
+            return list(items)
+
+        first = asyncio.create_task(writer.submit(slow, context, ["first"]))
+        await asyncio.to_thread(begun.wait, 20)
+        bad, good = record(), record()
+        refuse_later = asyncio.create_task(broker.add_and_push([good, bad], None))
+        await asyncio.sleep(0)
+        assert len(writer._waiting) == 1
+        may_end.set()
+        assert await first == ["first"]
+        assert [verdict.kind for verdict in await refuse_later] == [Added.ADDED] * 2
+        refuse(tmp_path / "f.db", bad.uuid)
+
+        begun.clear(), may_end.clear()
+        again = asyncio.create_task(writer.submit(slow, context, ["again"]))
+        await asyncio.to_thread(begun.wait, 20)
+        cancelling = [
+            asyncio.create_task(storage.cancel_many([each.uuid], "no", expires_at=9e9))
+            for each in (bad, good)
+        ]
+        await asyncio.sleep(0)
+        may_end.set()
+        assert await again == ["again"]
+        results = await asyncio.gather(*cancelling, return_exceptions=True)
+        assert isinstance(results[0], BackendError)
+        assert results[1] == [CancelVerdict.CANCELLED]

@@ -30,6 +30,7 @@ from qtasks.components.primitives import (
 from qtasks.components.sqlite import entries, exclusive, records, steps
 from qtasks.components.sqlite.file import SQLitePart
 from qtasks.components.sqlite.keeper import SQLiteLeaseKeeper
+from qtasks.components.sqlite.packed import unpacked
 from qtasks.components.sqlite.sql import select_in
 from qtasks.errors import TransientError
 from qtasks.schemas import TaskRecord
@@ -142,8 +143,13 @@ class SQLiteBroker(SQLitePart, Broker, Colocated):
     ) -> list[tuple[DeliveryHandle, TaskRecord]]:
         claimed = await self._do(steps.claim_and_start, entries.Claim(n, tuple(queues), owner, lease))
         started: list[tuple[DeliveryHandle, TaskRecord]] = []
-        damaged: list[Settle] = []
-        for row in claimed.rows:
+        rows, damaged = claimed.rows, list[Settle]()
+        for pack in claimed.packs:
+            try:
+                started += unpacked(pack, claimed.epoch, owner, claimed.now)
+            except ValueError:
+                rows += await self._opened().read(partial(steps.started_rows, app=self._number, pack=pack))
+        for row in rows:
             try:
                 started.append(steps.started_task(row, claimed, owner))
             except steps.UnreadableError as error:

@@ -120,9 +120,8 @@ def promote(connection: sqlite3.Connection, app: int, now: float) -> None:
     )
 
 
-def due_rows(connection: sqlite3.Connection, app: int, columns: str, claim: Claim, now: float) -> list[Any]:
+def due_rows(connection: sqlite3.Connection, app: int, columns: str, claim: Claim) -> list[Any]:
     """Up to `claim.n` ready entries, queue by queue, each by priority and age."""
-    promote(connection, app, now)
     rows: list[Any] = []
     for queue in dict.fromkeys(claim.queues):
         left = claim.n - len(rows)
@@ -162,7 +161,8 @@ def claim(
     claimed = []
     for item in items:
         now = context.clock()
-        rows = due_rows(connection, context.app, CLAIMED, item, now)
+        promote(connection, context.app, now)
+        rows = due_rows(connection, context.app, CLAIMED, item)
         handles: list[DeliveryHandle] = []
         if rows:
             first = draw_epochs(connection, context.app, len(rows))

@@ -49,7 +49,7 @@ _COLUMN: Final = {"returning": "result"}
 UNREADABLE: Final = "?"
 """The task name of a record whose payload cannot be read."""
 
-_DAMAGE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+DAMAGE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 """What JSON of another shape can raise."""
 
 
@@ -131,9 +131,29 @@ def record_of(row: Sequence[Any]) -> TaskRecord:
             record.returning = decode(returning)
         if progress is not None:
             record.progress = decode(progress)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(f"the stored record cannot be read: {error}") from error
     return record
+
+
+def first_started(
+    uuid: UUID, payload: Any, created_at: float, available_at: float, epoch: int, owner: str, now: float
+) -> TaskRecord:
+    """The record of a task as its first delivery starts.
+
+    Parameters:
+        payload: what `payload_of` wrote, decoded.
+
+    Raises:
+        errors of `DAMAGE`: it is something else.
+    """
+    task_name, queue, priority, args, kwargs, extra, retry, digest, result_ttl, replay_of = payload
+    return TaskRecord(
+        uuid=uuid, task_name=task_name, queue=queue, priority=priority, args=tuple(args), kwargs=kwargs,
+        created_at=created_at, updated_at=now, available_at=available_at, status=TaskStatusEnum.PROCESS,
+        deliveries=1, retry=retry, extra=extra, digest=digest, result_ttl=result_ttl, started_at=now,
+        replay_of=None if replay_of is None else UUID(replay_of), epoch=epoch, owner=owner,
+    )  # fmt: skip
 
 
 def shown_record(row: Sequence[Any]) -> TaskRecord:
@@ -219,5 +239,5 @@ def digest_of(payload: bytes) -> str | None:
     """The digest in a payload; `None` where it cannot be read."""
     try:
         return str(dict(zip(_PAYLOAD, decode(payload), strict=True))["digest"])
-    except _DAMAGE:
+    except DAMAGE:
         return None

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from qtasks.codec import decode
 from qtasks.components.delivery import not_started, push_item
 from qtasks.components.primitives import (
     DeliveryHandle,
@@ -20,6 +21,7 @@ from qtasks.components.primitives import (
 from qtasks.components.rules import STATUS_OF_OUTCOME, may_settle
 from qtasks.components.sqlite import entries, records
 from qtasks.components.sqlite.entries import BACK, CLAIMED, LEASE, Bury, Claim
+from qtasks.components.sqlite.packed import Pack, select_packs
 from qtasks.components.sqlite.records import NewTask, Starter
 from qtasks.components.sqlite.rows import CODE, RECORD_COLUMNS, STATUS, Changes, record_of
 from qtasks.components.sqlite.schema import LEASED, PROCESS
@@ -42,11 +44,13 @@ class Claimed(NamedTuple):
     """What `claim_and_start` gives, to be read on the event loop: the writer's thread has enough to do.
 
     Attributes:
+        packs: tasks that are delivered for the first time, and nothing else, or else
         rows: of `CLAIMED` and `RECORD_COLUMNS`, as they were before.
-        epoch: the epoch of a row is this and its seq.
+        epoch: the epoch of a task is this and its seq.
         now: when they started.
     """
 
+    packs: list[Pack]
     rows: list[Any]
     epoch: int
     now: float
@@ -61,13 +65,25 @@ def claim_and_start(
 
 def _claim_and_start(connection: sqlite3.Connection, context: Context, item: Claim) -> Claimed:
     now = context.clock()
-    rows = entries.due_rows(connection, context.app, f"{CLAIMED}, {RECORD_COLUMNS}", item, now)
-    if not rows:
-        return Claimed([], 0, now)
+    entries.promote(connection, context.app, now)
+    packs = select_packs(connection, context.app, item.queues, item.n, now)
+    if packs is None:
+        return _claim_rows(connection, context, item, now)
+    if not packs:
+        return Claimed([], [], 0, now)
+    lowest, highest = min(pack.lowest for pack in packs), max(pack.highest for pack in packs)
+    epoch = _epochs(connection, context.app, lowest, highest)
+    token = (epoch, item.owner)
+    for pack in packs:
+        values = (*token, now + item.lease, *token, now, now, f"[{pack.seqs}]")
+        connection.execute(f"{_START}(SELECT value FROM json_each(?))", values)
+    return Claimed(packs, [], epoch, now)
+
+
+def _claim_rows(connection: sqlite3.Connection, context: Context, item: Claim, now: float) -> Claimed:
+    rows = entries.due_rows(connection, context.app, f"{CLAIMED}, {RECORD_COLUMNS}", item)
     seqs = [row[0] for row in rows]
-    lowest = min(seqs)
-    # An epoch for every seq in between, so that one statement without a list of pairs can give them.
-    epoch = entries.draw_epochs(connection, context.app, max(seqs) - lowest + 1) - lowest
+    epoch = _epochs(connection, context.app, min(seqs), max(seqs))
     started = [row for row in rows if _may_start(row, epoch, now)]
     for piece in chunks([row[0] for row in started]):
         marks = ",".join("?" * padded(len(piece)))
@@ -78,7 +94,13 @@ def _claim_and_start(connection: sqlite3.Connection, context: Context, item: Cla
     if len(started) < len(rows):
         odd = [row for row in rows if not _may_start(row, epoch, now)]
         _claim_odd(connection, context, item, odd, epoch, now)
-    return Claimed(started, epoch, now)
+    return Claimed([], started, epoch, now)
+
+
+def _epochs(connection: sqlite3.Connection, app: int, lowest: int, highest: int) -> int:
+    """An epoch for every seq in between, so that one statement without a list of pairs can give them: it is what this
+    gives, and the seq."""
+    return entries.draw_epochs(connection, app, highest - lowest + 1) - lowest
 
 
 def _may_start(row: Sequence[Any], epoch: int, now: float) -> bool:
@@ -102,6 +124,14 @@ def _claim_odd(
         rest.append((handle, verdict))
     update_rows(connection, LEASE, leases)
     _not_started(connection, context, rest, now)
+
+
+def started_rows(connection: sqlite3.Connection, app: int, pack: Pack) -> list[Any]:
+    """The rows of a pack that has been started, as `Claimed` has them: of `CLAIMED` and `RECORD_COLUMNS`, before it."""
+    columns = f"{CLAIMED}, {RECORD_COLUMNS}".replace("entry_deliveries", "entry_deliveries - 1")
+    seqs = decode(f"[{pack.seqs}]")
+    rows = {row[0]: row for row in select_in(connection, app, columns, "seq", seqs)}
+    return [rows[seq] for seq in seqs if seq in rows]
 
 
 def started_task(row: Sequence[Any], claimed: Claimed, owner: str) -> tuple[DeliveryHandle, TaskRecord]:

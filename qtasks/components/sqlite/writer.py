@@ -23,6 +23,8 @@ from qtasks.components.sqlite.lane import Lane
 from qtasks.errors import BackendError, NotStartedError
 
 BATCH: Final = 500
+GO_ON: Final = 16
+"""Transactions that the writer's thread makes one after another before it lets other users of the connection in."""
 BUSY_PATIENCE: Final = 30.0
 """Seconds of a locked file after which the callers are told; the writer itself goes on."""
 
@@ -48,6 +50,9 @@ class Context(NamedTuple):
 
 Apply = Callable[[sqlite3.Connection, Context, Sequence[I]], list[R]]
 """A primitive: items in, one result for each; runs inside a transaction, in the writer's thread."""
+
+
+Transaction = Callable[[sqlite3.Connection, "list[_Run]"], tuple[list[list[Any]], bool]]
 
 
 @dataclass(slots=True, eq=False)
@@ -132,7 +137,7 @@ class Writer:
                 self._wake.clear()
                 while self._waiting:
                     self._current = self._take()
-                    await self._write(self._current)
+                    await self._write()
                     self._current = []
         finally:
             # Only when the loop itself goes down: nobody may wait for ever.
@@ -156,14 +161,17 @@ class Writer:
                 run.operations.append(operation)
         return list(runs.values())
 
-    async def _write(self, runs: list[_Run]) -> None:
-        transaction: Callable[..., tuple[list[list[Any]], bool]] = _together
+    async def _write(self) -> None:
+        transaction = _together
         give_up_at = self._loop.time() + BUSY_PATIENCE
         while True:
+            runs = self._current
             try:
-                results, changed = await self._lane.run(partial(transaction, runs=runs))
+                results, changed = await self._lane.run(partial(self._go_on, transaction))
             except Exception as error:
                 kind = fault_of(error)
+                if self._current is not runs:  # what it began with is written
+                    transaction, give_up_at = _together, self._loop.time() + BUSY_PATIENCE
                 if kind is Fault.BUSY and self._loop.time() < give_up_at:
                     await asyncio.sleep(random.uniform(0.001, 0.02))
                     continue
@@ -172,9 +180,29 @@ class Writer:
                     continue
                 failure = backend_error(error, self._path)
                 failure.__cause__ = error
-                self._fail_all(runs, failure)
+                self._fail_all(self._current, failure)
                 return
-            break
+            self._written(self._current, results, changed)
+            return
+
+    def _go_on(
+        self, transaction: Transaction, connection: sqlite3.Connection
+    ) -> tuple[list[list[Any]], bool]:
+        """Writes the current operations, and then what has come meanwhile, as long as there is something; gives the
+        results of the last ones. Runs in the writer's thread, which so needs no turn of the event loop, which may be
+        busy, between two transactions."""
+        left = GO_ON
+        while True:
+            runs = self._current
+            results, changed = transaction(connection, runs)
+            left -= 1
+            if not (left and self._waiting):
+                return results, changed
+            self._loop.call_soon_threadsafe(self._written, runs, results, changed)
+            transaction = _together
+            self._current = self._take()
+
+    def _written(self, runs: list[_Run], results: list[list[Any]], changed: bool) -> None:
         if changed:
             self._committed()
         for run, result in zip(runs, results, strict=True):
