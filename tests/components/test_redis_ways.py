@@ -31,7 +31,7 @@ from tests.support.redis_server import RedisServer
 CUT = {
     "add_plain": (b"local KEYS, FIXED", b"do return nil end\nlocal KEYS, FIXED"),
     "claim_start": (b"if available and available <= now then", b"if false then"),
-    "settle_ack": (b"local verdicts = end_plainly()", b"local verdicts = {}"),
+    "settle_ack": (b"if n > 0 then", b"if false then"),
 }
 """Where a script takes its short way, and what keeps it from it."""
 CLOCK = (b"tonumber(time[1]) + tonumber(time[2]) / 1e6", b"tonumber(call('GET', 'clock'))")
@@ -44,7 +44,7 @@ TERMINAL = {
 }  # fmt: skip
 DAMAGE = (b"", b"junk", b"R" + b"\0" * 17, b"R" + b"\xff" * 40, b"P" + b"\0" * 40, b"L" + b"\0" * 40)
 RECORDS = ("rec", "run", "ent", "res")
-ENDS = (17, 18, 31, 32, 39, 40)
+ENDS = (18, 31, 32, 39)
 """Sizes at which a reader of records looks twice."""
 BEGINS = (0, 1, 7, 8, 21, 31)
 """Where records and tokens have their kind, their flags, their epoch, their owner."""
@@ -406,15 +406,17 @@ class Program:
         return spoiling(draw, self.target(draw))
 
     def _add_spoiled(self, draw: Random) -> Callable[[Side], Any]:
-        """A task of which something is left comes again, as a new one."""
-        target = self.target(draw)
+        """A task of which something is left comes again, as a new one; with another one, or alone."""
+        uuids = (self.target(draw), *draw.choice(((), (uuid(20 + draw.randrange(1000)),))))
         made = any_record(draw, plain=True)
         lost = ("rec", "res", *draw.choice(((), ("run",), ("ent",))))
 
         async def add(side: Side) -> Any:
             for name in lost:
-                side.client.hdel(KEYS[name], target.bytes)
-            return await side.broker.add_and_push([replace(made(side.now), uuid=target)], None)
+                side.client.hdel(KEYS[name], uuids[0].bytes)
+            return await side.broker.add_and_push(
+                [replace(made(side.now), uuid=each) for each in uuids], None
+            )
 
         return add
 
@@ -461,10 +463,8 @@ def spoiling(draw: Random, target: UUID) -> Callable[[Side], Any]:
     """Something of a task is lost, damaged, wrong in a byte, or ends too early; mostly where a part begins or ends."""
     size = draw.choice((draw.randrange(1, 50), *ENDS))
     value, at, byte = draw.choice(DAMAGE), draw.choice(BEGINS), bytes([draw.choice(b"RPNLWB\0\1\4")])
-    name, how = (
-        draw.choice((*KEYS, *RECORDS, *RECORDS)),
-        draw.choice(("lose", "damage", "cut", "alter", "alter")),
-    )
+    name = draw.choice((*KEYS, *RECORDS, *RECORDS))
+    how = draw.choice(("lose", "damage", "cut", "cut", "alter", "alter"))
 
     def spoil(client: Any) -> None:
         if how == "lose":
@@ -494,6 +494,7 @@ def servers() -> Iterator[tuple[RedisServer, RedisServer]]:
         yield first, second
 
 
+@pytest.mark.timeout(1800)  # of the profile `nightly`
 def test_the_short_ways_do_what_the_long_ones_do(servers):
     handed = 0
     with pytest.MonkeyPatch.context() as patch:
