@@ -229,7 +229,7 @@ class Program:
         self.held: dict[UUID, DeliveryHandle] = {}
 
     def beginning(self) -> Iterator[tuple[str, Callable[[Side], Any]]]:
-        """Some tasks, added and claimed, the first as most are; mostly one more, handed over."""
+        """Some tasks, added and claimed, the first as most are; one more, handed over."""
         made = [
             TaskRecord(
                 uuid=uuid(n), task_name="task", queue=QUEUES[n % 2], digest="0a" * 16,
@@ -240,7 +240,7 @@ class Program:
         ]  # fmt: skip
         yield "add", lambda side: side.broker.add_and_push(made, None)
         yield "claim", self._claims(100, QUEUES, "me")
-        yield "hand", self._hand(Random(self.salt))
+        yield "hand", self._hands(lambda now: replace(made[0], uuid=uuid(12)), "me", None)
 
     def step(self, number: int) -> tuple[str, Callable[[Side], Any]]:
         """The name of a step, and the step."""
@@ -285,8 +285,11 @@ class Program:
     def _hand(self, draw: Random) -> Callable[[Side], Any]:
         """A worker of a queue comes to rest, a task is added, and the worker gets it, one way or the other."""
         made, owner = any_record(draw, plain=draw.random() < 0.8), draw.choice(OWNERS)
-        most = draw.choice((None, None, 0, 1, 100))
+        return self._hands(made, owner, draw.choice((None, None, 0, 1, 100)))
 
+    def _hands(
+        self, made: Callable[[float], TaskRecord], owner: str, most: int | None
+    ) -> Callable[[Side], Any]:
         async def hand(side: Side) -> Any:
             record = made(side.now)
             queues = (record.queue,)
