@@ -58,7 +58,8 @@ class Contender:
     Attributes:
         folder: its marks and logs; gone with it.
         workers: the processes that were started.
-        cpu_before: CPU seconds of the workers before the first execution.
+        joined: the marks when each of the workers had executed something; `None` while one has not.
+        cpu_before: CPU seconds of the workers before the first execution of each.
     """
 
     module: str
@@ -70,7 +71,8 @@ class Contender:
     def __post_init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="bench-"))
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.cpu_before: float | None = None
+        self.joined: marks.Marks | None = None
+        self.cpu_before = 0.0
 
     def __enter__(self) -> Contender:
         return self
@@ -164,8 +166,11 @@ class Contender:
         while True:
             seen = marks.read(self.folder)
             now = time.monotonic()
-            if seen.count and self.cpu_before is None:
-                self.cpu_before = seen.cpu_before + self._cpu_of_others()
+            if seen.count and self.joined is None:
+                # Until the last one is at work, what it has used is its start.
+                self.cpu_before = seen.cpu_before + self._cpu_of_others(seen.pids)
+                if all(not seen.pids.isdisjoint(_tree(worker.pid)) for worker in self.workers):
+                    self.joined = seen
             if seen.count >= count or (seen.count and (now > seen.first + limit or now > seen.last + QUIET)):
                 return seen
             if not seen.count and now - began > START_TIMEOUT:
@@ -179,9 +184,9 @@ class Contender:
         """The end of what the workers wrote."""
         return (self.folder / "worker.log").read_text(errors="replace")[-2000:]
 
-    def _cpu_of_others(self) -> float:
+    def _cpu_of_others(self, executing: frozenset[int]) -> float:
         """CPU seconds so far of processes that execute nothing themselves, as a parent of workers."""
-        return sum(_cpu(pid) for pid in self._pids() if not (self.folder / f"{pid}.marks").exists())
+        return sum(_cpu(pid) for pid in self._pids() if pid not in executing)
 
     def _pids(self) -> list[int]:
         return [pid for worker in self.workers for pid in _tree(worker.pid)]

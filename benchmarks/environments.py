@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -29,7 +30,8 @@ def python_of(peer: str, *, renew: bool = False) -> str:
         renew: make it anew, so that it has the release of today.
     """
     wanted = (REQUIREMENTS / f"{peer}.txt").read_text()
-    if "-e ." in wanted.splitlines():  # this very project: an environment for each place it is in
+    own = "-e ." in wanted.splitlines()
+    if own:  # this very project: an environment for each place it is in
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         wanted += f"{ROOT} {project['dependencies']}"
     mark = hashlib.sha256(f"{wanted}{sys.version}".encode()).hexdigest()[:12]
@@ -45,4 +47,15 @@ def python_of(peer: str, *, renew: bool = False) -> str:
             cwd=ROOT, check=True, timeout=600,
         )  # fmt: skip
         (folder / "ready").touch()
+    if own:
+        _compile(str(python))
     return str(python)
+
+
+@functools.cache
+def _compile(python: str) -> None:
+    """pip compiles what it installs, and not what is editable; a worker would do so at each start, and keep the memory
+    that it took."""
+    subprocess.run(
+        [python, "-m", "compileall", "-q", "qtasks", "benchmarks"], cwd=ROOT, check=True, timeout=120
+    )

@@ -114,10 +114,13 @@ def two_workers(of: Figures, cores: int) -> Goal:
     one, two = of("drain"), of("drain", OURS.name, "two")
     goal = against("drain by two worker processes, one", two, one and ("one process", one), 1.6)
     worker, server = of("worker_cpu", OURS.name, "two"), of("server_cpu", OURS.name, "two")
-    if worker is None or server is None or goal.value is None:
+    if one is None or worker is None or server is None:
         return goal
     most = min(cores / (worker + server), 1 / server)
-    return goal._replace(measured=f"{goal.measured}; {cores} cores allow {most:,.0f} at that CPU per task")
+    return goal._replace(
+        measured=f"{goal.measured}; {worker * 1e6:.0f} µs of a worker and {server * 1e6:.0f} of the server per task: "
+        f"{cores} cores without a pause allow {most:,.0f}, {most / one:.2f} ×"
+    )
 
 
 def names() -> list[str]:

@@ -73,29 +73,37 @@ class Marks(NamedTuple):
         count: executions.
         first, last: when the first and the last of them were, seconds of the monotonic clock.
         cpu_before: CPU seconds that the processes had used before their first execution.
-        processes: how many executed something.
+        pids: the processes that executed something.
     """
 
     count: int
     first: float
     last: float
     cpu_before: float
-    processes: int
+    pids: frozenset[int]
 
     @property
     def rate(self) -> float:
         """Executions per second, from the first to the last."""
         return (self.count - 1) / (self.last - self.first)
 
+    def rate_since(self, before: Marks) -> float:
+        """Executions per second since an earlier look."""
+        return (self.count - before.count) / (self.last - before.last)
+
 
 def read(folder: Path) -> Marks:
     """The marks in a folder, as they are now."""
-    rows = [_LAYOUT.unpack(path.read_bytes()) for path in folder.glob("*.marks") if path.stat().st_size]
-    rows = [row for row in rows if row[0]]
+    found = {
+        int(path.stem): _LAYOUT.unpack(path.read_bytes())
+        for path in folder.glob("*.marks")
+        if path.stat().st_size
+    }
+    rows = {pid: row for pid, row in found.items() if row[0]}
     if not rows:
-        return Marks(0, 0.0, 0.0, 0.0, 0)
-    counts, firsts, lasts, cpu = zip(*rows, strict=True)
-    return Marks(int(sum(counts)), min(firsts), max(lasts), sum(cpu), len(rows))
+        return Marks(0, 0.0, 0.0, 0.0, frozenset())
+    counts, firsts, lasts, cpu = zip(*rows.values(), strict=True)
+    return Marks(int(sum(counts)), min(firsts), max(lasts), sum(cpu), frozenset(rows))
 
 
 def reset(folder: Path) -> None:

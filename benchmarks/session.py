@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.contender import Contender, ContenderError
+from benchmarks.marks import Marks
 from tests.support.redis_server import RedisServer
 
 WORDS = {"one": "add_one", "crowd": "add_crowd", "bulk": "add_bulk"}
 JEMALLOC = ctypes.util.find_library("jemalloc")
 """The allocator of the server, as in the packages of Redis and Valkey for Linux; `None` where it is not installed. The
 server of the wheel is built with that of the C library, which gets slower as a backlog grows (docs/performance.md)."""
+LEFT = 0.2
+"""Share of the tasks that must be left when the last worker joins in, for a rate of all of them."""
 SETTLED = 0.3
 """Seconds until the server has tidied up after a client that is gone."""
 
@@ -108,10 +111,11 @@ def measure(contender: Contender, store: Store, plan: Plan) -> dict[str, float]:
     seen = contender.executed(plan.tasks, plan.limit)
     if seen.count < 2:
         raise ContenderError(f"{contender.module} executed {seen.count} tasks: {contender.log()}")
-    usage, cpu_before = contender.usage(), contender.cpu_before or 0.0
+    usage = contender.usage()
     figures |= {
-        "drain": seen.rate, "executed": seen.count, "worker_cpu": (usage.cpu - cpu_before) / seen.count,
-        "server_cpu": (store.cpu() - served) / seen.count, "resident": usage.resident,
+        "drain": drained(contender, seen), "executed": seen.count, "resident": usage.resident,
+        "worker_cpu": (usage.cpu - contender.cpu_before) / seen.count,
+        "server_cpu": (store.cpu() - served) / seen.count,
         "proportional": usage.proportional, "processes": usage.processes,
     }  # fmt: skip
     if seen.count >= plan.tasks:
@@ -121,6 +125,15 @@ def measure(contender: Contender, store: Store, plan: Plan) -> dict[str, float]:
             figures |= trips(contender.client("roundtrip", task=plan.task, count=plan.trips)["seconds"])
     contender.stop()
     return figures
+
+
+def drained(contender: Contender, seen: Marks) -> float:
+    """Executions per second of all workers: a second one that starts meanwhile takes its CPU from the first, so from
+    when both are at work; from the first execution on where too little is left then to say anything."""
+    joined = contender.joined
+    if len(contender.workers) == 1 or joined is None or seen.count - joined.count < seen.count * LEFT:
+        return seen.rate
+    return seen.rate_since(joined)
 
 
 def trips(seconds: list[float]) -> dict[str, float]:

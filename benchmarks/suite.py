@@ -93,13 +93,15 @@ def workloads(plan: Plan, peers: tuple[Entry, ...], chosen: tuple[str, ...]) -> 
         replace(short, task="empty_sync"),
         replace(short, workers=2),
     )
+    # At our rates one worker would be through with half of them before the other one is at work.
+    longer = replace(two, tasks=2 * two.tasks)
     plugged = [with_plugins(n) for n in (1, 3, 10)] + [with_plugins(3, replace=True)]
     return {
         "base": [(entry, {}, plan) for entry in (*those("base", everyone), *ON_DISK)],
         "payload": [(entry, {}, payload) for entry in those("payload", everyone)],
         "sync": [(entry, {}, sync) for entry in those("sync", everyone) if entry.asynchronous],
         "plugins": [(entry, options, short) for entry, options in [(OURS, {}), *plugged, LOGGING]],
-        "two": [(entry, {}, two) for entry in those("two", everyone)],
+        "two": [(entry, {}, longer if entry in ours else two) for entry in those("two", everyone)],
     }
 
 

@@ -6,19 +6,22 @@ The peers are left out, and qtasks runs as it is installed here: `python -m benc
 from __future__ import annotations
 
 import asyncio
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from benchmarks import backlog, marks, report
+from benchmarks import contender as contender_module
 from benchmarks.contender import Contender
 from benchmarks.contenders import ALL, CEILING, ON_DISK, OURS, OURS_ON_DISK, OURS_SQLITE
 from benchmarks.environments import REQUIREMENTS
 from benchmarks.goals import goals
-from benchmarks.session import Plan, fresh, measure
+from benchmarks.session import Plan, drained, fresh, measure
 from tests.support.redis_server import RedisServer
 
 
@@ -143,6 +146,47 @@ def test_goals_are_reached_or_not_by_the_medians_of_one_run() -> None:
         reached[-1],
     ]  # fmt: skip
     assert reached[-1].startswith("its memory over 10^6 tasks")
+
+
+def test_what_two_cores_allow_is_said_beside_what_two_workers_reach() -> None:
+    # 50 µs of a worker and 30 of the server: 20,000 by one, and 25,000 by two on two cores.
+    found = run_with(drain=20_000.0, worker_cpu=50e-6, server_cpu=30e-6)
+    (goal,) = [goal for goal in goals(found) if "two worker processes" in goal.what]
+    assert (goal.value, goal.passed) == (1.0, False)
+    assert "2 cores without a pause allow 25,000, 1.25" in goal.measured
+
+
+class Workers(Contender):
+    """Two workers that are no processes: each has executed what `marked` says of it."""
+
+    def marked(self, number: int, count: float, first: float, last: float, cpu: float) -> None:
+        (self.folder / f"{number}.marks").write_bytes(struct.pack("4d", count, first, last, cpu))
+
+
+def test_a_drain_by_two_workers_is_measured_from_when_both_are_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(contender_module, "_tree", lambda pid: iter([pid]))
+    monkeypatch.setattr(contender_module, "_cpu", lambda pid: 7.0)
+    with Workers("qtasks", sys.executable, "unused") as two:
+        two.workers = [SimpleNamespace(pid=1, poll=lambda: None), SimpleNamespace(pid=2, poll=lambda: None)]  # type: ignore[list-item]
+        try:
+            two.marked(1, 100, 10.0, 11.0, 3.0)
+            two.executed(100, 30.0)
+            assert two.joined is None
+            assert two.cpu_before == 3.0 + 7.0, "what the other one has used so far is its start"
+            two.marked(2, 20, 12.0, 12.5, 4.0)
+            seen = two.executed(120, 30.0)
+            assert two.joined == seen
+            assert two.cpu_before == 3.0 + 4.0
+            two.marked(1, 300, 10.0, 14.5, 3.0)
+            seen = two.executed(300, 30.0)
+            assert drained(two, seen) == (320 - 120) / (14.5 - 12.5)
+            two.marked(1, 110, 10.0, 14.5, 3.0)
+            seen = marks.read(two.folder)
+            assert drained(two, seen) == seen.rate, "too little is left to say anything"
+        finally:
+            two.workers = []
 
 
 def test_what_was_not_measured_is_neither_reached_nor_missed() -> None:
