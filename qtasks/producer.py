@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
@@ -51,18 +51,21 @@ _BEFORE = frozenset({"qtasks_add_task_before_broker", "broker_add_before", "stor
 _AFTER = frozenset({"broker_add_after", "qtasks_add_task_after_broker"})
 
 
-@dataclass(slots=True, kw_only=True)
 class Prepared(TaskRecord):
     """The record of a task that passed the producer triggers and is ready to be stored, with what its announcement
     needs. (One object, not two, for each task of a batch: the collector of cycles runs by their number.)
+
+    No dataclass of its own: a storage is given it as a record, and may look at its fields, or make a record of them.
 
     Attributes:
         model: as the triggers left it; `None` where nobody was told of them.
         trace: what is recorded of the task, if it is traced.
     """
 
-    model: TaskStatusNewSchema | None = field(default=None, repr=False, compare=False)
-    trace: Part | None = field(default=None, repr=False, compare=False)
+    __slots__ = ("model", "trace")
+
+    model: TaskStatusNewSchema | None
+    trace: Part | None
 
 
 _make_prepared = maker(Prepared)
@@ -173,6 +176,7 @@ class Producer:
             created_at=now, updated_at=now, available_at=now if available_at is None else available_at, retry=retry,
             extra=dict(request.extra), digest=digest, result_ttl=result_ttl, replay_of=replay_of,
         )  # fmt: skip
+        item.model = item.trace = None
         return item, len(payload)
 
     async def _pass_triggers(self, item: Prepared) -> None:
@@ -276,6 +280,7 @@ class Producer:
     async def _not_added(self, item: Prepared, verdict: AddVerdict, tries: int) -> Task | QTasksError:
         if item.trace is not None:
             self._app.tracer.drop(item.trace)
+            item.trace = None
         match verdict.kind:
             case Added.CONFLICT:
                 return UuidConflictError(
@@ -294,7 +299,7 @@ class Producer:
                     "nothing was stored"
                 )
             # The task that had the unique key is gone since, so this one can be stored.
-            return (await self.store([replace(item, trace=None)], tries=tries - 1))[0]
+            return (await self.store([item], tries=tries - 1))[0]
         return existing if existing is not None else self._task(item)
 
     async def announce(self, item: Prepared) -> Task:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from qtasks.components.memory import MemoryBroker, MemoryGlobalConfig, MemorySpa
 from qtasks.config import QueueConfig
 from qtasks.markers import hookimpl
 from qtasks.schemas import Task, TaskRecord, TaskRequest, TaskStatusNewSchema
+from qtasks.tracing import FLAG
 
 NOW = 1_800_000_000.0
 REQUESTS: dict[str, list[TaskRequest]] = {
@@ -218,6 +219,20 @@ async def test_what_a_component_does_of_its_own_is_done(
         tasks = await app.add_tasks([TaskRequest(task_name=name) for name in "ab"])
     assert seen == ["a", "b"]
     assert [task.priority for task in tasks] == [priority] * 2
+
+
+@pytest.mark.parametrize("plugins", [[], [Told()]], ids=["silent", "told"])
+async def test_a_storage_may_make_of_the_fields_of_a_new_record_another_one(plugins):
+    class Own(MemoryStorage):
+        async def add_many(self, records):
+            return await super().add_many([TaskRecord(**asdict(each)) for each in records])
+
+    app = make(storage=Own, plugins=plugins)
+    async with app:
+        tasks = await app.add_tasks([TaskRequest(task_name="any", extra={FLAG: on}) for on in (True, False)])
+        for task in tasks:
+            assert await app.get(task.uuid) == task
+        assert [await app.trace(task.uuid) is not None for task in tasks] == [True, False]
 
 
 async def test_an_observer_of_triggers_without_a_plugin_hears_those_of_adding():

@@ -10,7 +10,7 @@ import pytest
 from qtasks.components.primitives import Nack
 from qtasks.components.sqlite import steps
 from qtasks.schemas import TaskStatusEnum
-from tests.components.sqlite_support import opened, record, success
+from tests.components.sqlite_support import opened, raw, record, success
 
 NOW = 1795479976.5619078
 TIMES = {"created_at": NOW, "available_at": NOW - 0.0000021}
@@ -95,3 +95,15 @@ async def test_what_was_delivered_before_is_no_first_delivery(tmp_path):
             lambda connection: steps.select_packs(connection, broker._number, ("default",), 9, NOW + 1e6)
         )
         assert packs is None
+
+
+async def test_a_uuid_that_is_none_does_not_shift_those_of_other_tasks(tmp_path):
+    async with opened(tmp_path / "f.db") as (broker, _):
+        added = [record(**TIMES, args=(n,)) for n in range(3)]
+        await broker.add_and_push(added, None)
+        with raw(tmp_path / "f.db") as connection:
+            connection.execute("UPDATE tasks SET uuid = x'00' WHERE seq = (SELECT min(seq) FROM tasks)")
+        claimed = await broker.claim_and_start(9, ("default",), "me", 30)
+        found = {started.uuid: (handle.uuid, started.args) for handle, started in claimed}
+        for each in added[1:]:
+            assert found[each.uuid] == (each.uuid, each.args)

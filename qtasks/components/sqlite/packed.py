@@ -28,7 +28,7 @@ _PLAIN: Final = (
     "status = 0 AND epoch = 0 AND entry_deliveries = 0 AND restored = 0 AND attempt = 0 AND available_at <= ? "
     "AND pushed_at = available_at AND unique_key IS NULL AND traceback IS NULL AND progress IS NULL "
     "AND cancel_requested = 0 AND cancel_reason IS NULL AND expires_at IS NULL AND result IS NULL AND dead = 0 "
-    f"AND typeof(payload) = 'blob' AND length(payload) <= {_LONGEST} "
+    f"AND length(uuid) = 16 AND typeof(payload) = 'blob' AND length(payload) <= {_LONGEST} "
     f"AND CAST(created_at * {_TICK} AS INTEGER) = created_at * {_TICK} "
     f"AND CAST(available_at * {_TICK} AS INTEGER) = available_at * {_TICK}"
 )

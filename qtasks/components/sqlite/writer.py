@@ -140,10 +140,10 @@ class Writer:
                     await self._write()
                     self._current = []
         finally:
-            # Only when the loop itself goes down: nobody may wait for ever.
+            # Only when the loop itself goes down: nobody may wait for ever. The thread may take of them still.
             closed = NotStartedError(f"SQLite file {self._path} is closed")
             self._fail_all(self._current, closed)
-            for operation in self._waiting:
+            for operation in tuple(self._waiting):
                 _fail(operation, closed)
 
     def _take(self) -> list[_Run]:
