@@ -15,7 +15,6 @@ from qtasks.calls import AddOptions, TaskAdder, positional
 from qtasks.components.broker import Broker
 from qtasks.components.delivery import Delivery, delivery_of
 from qtasks.components.global_config import GlobalConfig
-from qtasks.components.heard import heard_by_components
 from qtasks.components.primitives import CancelVerdict, Capabilities, Page
 from qtasks.components.starter import Starter
 from qtasks.components.stats import Stats
@@ -118,7 +117,6 @@ class QueueTasks(Declares):
             component.bind(self.pm, app_name=self.name, config=self.config)
         self.broker.storage = self.storage
         self.pm.set_capabilities(self._capabilities())
-        self.pm.set_heard(heard_by_components(self.broker, self.storage, self.worker))
         self.worker.app = self.task_executor.app = self.starter.app = self.stats.app = self
         self.delivery: Delivery = delivery_of(self.broker, self.storage)
 

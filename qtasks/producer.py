@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 from qtasks.codec import encode_once
+from qtasks.components.broker import Broker
 from qtasks.components.primitives import Added, AddVerdict
+from qtasks.components.storage import Storage
 from qtasks.errors import (
     EncodeError,
     EnqueueUnknownError,
@@ -85,8 +87,14 @@ class Producer:
 
     def _look(self) -> None:
         """Looks whether anybody is told of the triggers; again when plugins or observers came or went."""
-        self._unheard = unheard = self._app.pm.unheard
-        self._silent_before, self._silent_after = unheard >= _BEFORE, unheard >= _AFTER
+        app = self._app
+        self._unheard = unheard = app.pm.unheard
+        broker, own = app.broker, type(app.broker)
+        # A component of a third party may do more there than to fire its trigger.
+        plain = own.add is Broker.add and own.added is Broker.added and type(app.storage).add is Storage.add
+        anything = broker.capabilities.priorities and broker.capabilities.delayed
+        self._silent_before = plain and anything and unheard >= _BEFORE
+        self._silent_after = plain and unheard >= _AFTER
 
     async def prepare(self, request: TaskRequest, *, replay_of: UUID | None = None) -> Prepared:
         """Fires the three producer triggers and checks what comes out.

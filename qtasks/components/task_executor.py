@@ -37,15 +37,12 @@ class TaskExecutor(Component):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What happens just before the code runs: fires `task_executor_middlewares_execute`, then
         `task_executor_args_replace`, and gives the arguments."""
-        pm = self.pm
-        if "task_executor_middlewares_execute" not in pm.unheard:
-            await pm.hook.task_executor_middlewares_execute(
-                task_executor=self, task_func=task_func, task_broker=task_broker,
-                middlewares=task_func.middlewares_before + task_func.middlewares_after,
-            )  # fmt: skip
-        if "task_executor_args_replace" in pm.unheard:
-            return task_broker.args, task_broker.kwargs
-        return await pm.hook.task_executor_args_replace(
+        hook = self.pm.hook
+        await hook.task_executor_middlewares_execute(
+            task_executor=self, task_func=task_func, task_broker=task_broker,
+            middlewares=task_func.middlewares_before + task_func.middlewares_after,
+        )  # fmt: skip
+        return await hook.task_executor_args_replace(
             task_executor=self, task_func=task_func, task_broker=task_broker, args=task_broker.args,
             kw=task_broker.kwargs, args_info=task_func.args_info,
         )  # fmt: skip
@@ -117,22 +114,20 @@ class TaskExecutor(Component):
     async def finish(self, task_func: TaskExecSchema, task_broker: TaskPrioritySchema, result: Any) -> Any:
         """What happens to a raw result: `task_executor_run_task` or `…_run_task_gen`, the task's own
         `decode`, then `task_executor_decode`."""
-        pm = self.pm
+        hook = self.pm.hook
         if task_func.stream:
             pass  # it fired for each batch, before the batch was stored
         elif task_func.kind in ("generator", "async_generator"):
-            result = await pm.hook.task_executor_run_task_gen(
+            result = await hook.task_executor_run_task_gen(
                 task_executor=self, task_func=task_func, task_broker=task_broker, results=result
             )
-        elif "task_executor_run_task" not in pm.unheard:
-            result = await pm.hook.task_executor_run_task(
+        else:
+            result = await hook.task_executor_run_task(
                 task_executor=self, task_func=task_func, task_broker=task_broker, result=result
             )
         if task_func.decode is not None:
             result = await _maybe_await(task_func.decode(result))
-        if "task_executor_decode" in pm.unheard:
-            return result
-        return await pm.hook.task_executor_decode(
+        return await hook.task_executor_decode(
             task_executor=self, task_func=task_func, task_broker=task_broker, result=result
         )
 

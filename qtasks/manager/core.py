@@ -106,10 +106,8 @@ class PluginManager:
         """How often each (plugin, trigger) has failed, isolated or not."""
         self.hook = HookRelay(self._compiled, lambda: self.pluggy.triggers)
         self.unheard: frozenset[str] = frozenset()
-        """The triggers that nobody is told of: no plugin implements them, no observer asks for those, and no component
-        has something of its own to do there. To fire one of these does nothing, so who fires many may leave it. Another
-        set whenever that changes."""
-        self._heard: frozenset[str] = frozenset()
+        """The triggers that nobody is told of: no plugin implements them, and no observer asks for those. To fire
+        one of these does nothing, so who fires many may leave it. Another set whenever that changes."""
         self.pluggy = Registry(self._changed)
         for module in MODULES:
             self.pluggy.add_hookspecs(module)
@@ -246,12 +244,6 @@ class PluginManager:
         """
         self.pluggy.capabilities = dict(declared)
 
-    def set_heard(self, names: Iterable[str]) -> None:
-        """Says which triggers are fired also where no plugin implements them, since a component does more then. Done by
-        `QueueTasks`."""
-        self._heard = frozenset(names)
-        self._plan_anew()
-
     def _changed(self) -> None:
         # A name that came back through pm.pluggy must not find the options of another plugin.
         names = {name for name, plugin in self.pluggy.list_name_plugin() if plugin is not None}
@@ -263,7 +255,7 @@ class PluginManager:
         idle = any(each.idle for each in self._observers)
         self.unheard = frozenset(
             () if idle else (name for name in self.pluggy.triggers if not self.pluggy.implemented(name))
-        ).difference(self._heard)
+        )
 
     # --- Discovery ------------------------------------------------------------------------------
 

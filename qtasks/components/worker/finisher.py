@@ -184,12 +184,11 @@ class Finisher:
             task_log.log(
                 level, "%s %s %s%s in %.3f s", task_broker.name, settle.handle.uuid, state, why, seconds
             )
-        if "storage_remove_finished_task" not in app.pm.unheard and settle.outcome.terminal:
+        if settle.outcome.terminal:
             await app.storage.remove_finished_task(task_broker, model)
-        if "worker_execute_after" not in app.pm.unheard:
-            await app.pm.hook.worker_execute_after(
-                worker=worker, task_func=task_func, task_broker=task_broker, model=model
-            )
+        await app.pm.hook.worker_execute_after(
+            worker=worker, task_func=task_func, task_broker=task_broker, model=model
+        )
 
     def _check_empty(self) -> None:
         if not (self._ended or self._settling or self._accepted):

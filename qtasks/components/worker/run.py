@@ -127,16 +127,10 @@ class Run:
 
     async def _before(self) -> None:
         app, worker, record, handle = self.app, self.worker, self.slot.record, self.slot.handle
-        uuid, storage, broker, pm = handle.uuid, app.storage, app.broker, app.pm
+        uuid, storage, broker = handle.uuid, app.storage, app.broker
         task = task_from_record(record)
-        # Some twenty triggers fire for a task: one of which nobody is told is left out. `unheard` is read each time,
-        # since a plugin may come while another one is waited for.
-        if "storage_add_process" not in pm.unheard:
-            task.task_name, task.priority = await storage.add_process(uuid, record.task_name, record.priority)
-        if "storage_get" not in pm.unheard:
-            task = await storage.get(uuid, task)
-        if "broker_get" not in pm.unheard:
-            task = await broker.get(uuid, task)
+        task.task_name, task.priority = await storage.add_process(uuid, record.task_name, record.priority)
+        task = await broker.get(uuid, await storage.get(uuid, task))
         name, priority, args, kw, created = (
             task.task_name, task.priority, task.args, task.kwargs, record.created_at,
         )  # fmt: skip
@@ -144,12 +138,10 @@ class Run:
             name, priority, args, kw, created = await storage.running_older_tasks(
                 worker, uuid, name, priority, args, kw, created
             )
-        if "broker_add_worker" not in pm.unheard:
-            name, priority, args, kw, created = await broker.add_worker(
-                worker, uuid, name, priority, args, kw, created
-            )
-        if "worker_add" not in pm.unheard:
-            name, priority, args, kw, created = await worker.add(uuid, name, priority, args, kw, created)
+        name, priority, args, kw, created = await broker.add_worker(
+            worker, uuid, name, priority, args, kw, created
+        )
+        name, priority, args, kw, created = await worker.add(uuid, name, priority, args, kw, created)
         task_func = self._declared(name)
         started_at = record.started_at or app.clock()
         self.task_broker = make_held(
@@ -161,20 +153,17 @@ class Run:
             updated_at=started_at, available_at=record.available_at, attempt=record.attempt, extra=task.extra,
             started_at=started_at,
         )  # fmt: skip
-        replaced = model
-        if "worker_execute_before" not in pm.unheard:
-            replaced = await pm.hook.worker_execute_before(
-                worker=worker, task_func=task_func, task_broker=self.task_broker, model=model
-            )
+        replaced = await self.app.pm.hook.worker_execute_before(
+            worker=worker, task_func=task_func, task_broker=self.task_broker, model=model
+        )
         if replaced is not model:
             task_func = self._take(replaced)
         extra = await self._start_patch(replaced, task.extra)
-        if "worker_run_task_before" not in pm.unheard:
-            task_func, self.task_broker = await pm.hook.worker_run_task_before(
-                worker=worker, task_func=task_func, task_broker=self.task_broker
-            )
-        self.task_func = task_func
-        self._context = TaskContext(app, handle, task_func, self.task_broker, record.available_at, extra)
+        task_func, task_broker = await app.pm.hook.worker_run_task_before(
+            worker=worker, task_func=task_func, task_broker=self.task_broker
+        )
+        self.task_func, self.task_broker = task_func, task_broker
+        self._context = TaskContext(app, handle, task_func, task_broker, record.available_at, extra)
         self._token = _current.set(self._context)
         self._args, self._kw = await app.task_executor.prepare(self.task_func, self.task_broker)
 
@@ -198,17 +187,13 @@ class Run:
         """Fires `broker_update` and `storage_update` with the start; writes only what a plugin changed. Gives
         `extra` as it then is."""
         uuid, record = self.slot.handle.uuid, self.slot.record
-        patch: dict[str, Any] = {
+        patch = {
             "status": TaskStatusEnum.PROCESS, "started_at": model.started_at, "updated_at": model.updated_at,
             "extra": model.extra,
         }  # fmt: skip
-        kw, pm = patch, self.app.pm
-        if "broker_update" not in pm.unheard:
-            kw = await self.app.broker.update(uuid, kw)
-        if "storage_update" not in pm.unheard:
-            kw = await self.app.storage.update(uuid, kw)
+        kw = await self.app.storage.update(uuid, await self.app.broker.update(uuid, patch))
         if (
-            (kw is patch or kw == patch)
+            kw == patch
             and model.extra is seen_extra
             and model.started_at == model.updated_at == record.started_at
         ):
@@ -402,16 +387,14 @@ class Run:
         then: tuple[TaskRecord, ...] = ()
         returning: Any = None
         try:
-            if "worker_remove_finished_task" not in app.pm.unheard:
-                task_broker, model = await app.pm.hook.worker_remove_finished_task(
-                    worker=self.worker,
-                    broker=app.broker,
-                    task_func=task_func,
-                    task_broker=task_broker,
-                    model=model,
-                )
-            if "broker_remove_finished_task" not in app.pm.unheard:
-                model = await app.broker.remove_finished_task(task_broker, model)
+            task_broker, model = await app.pm.hook.worker_remove_finished_task(
+                worker=self.worker,
+                broker=app.broker,
+                task_func=task_func,
+                task_broker=task_broker,
+                model=model,
+            )
+            model = await app.broker.remove_finished_task(task_broker, model)
             if isinstance(model, TaskStatusSuccessSchema):
                 returning = stored_result(model.returning, app.config)
             if model.then:
