@@ -7,11 +7,13 @@ import os
 import re
 import select
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import WAIT, Running, run, running
+from tests.support.redis_server import RedisServer
 
 SHOP = ("-A", "shop:app")
 
@@ -157,25 +159,43 @@ LEAN = """
 import sys
 from qtasks import QueueTasks
 
-app = QueueTasks("lean", "sqlite:///lean.db")
+app = QueueTasks("lean", "{url}")
 
 
 @app.task(name="run")
 async def modules() -> list[str]:
-    return sorted({name.partition(".")[0] for name in sys.modules} | ({"qtasks.cli.commands"} & {*sys.modules}))
+    return sorted(sys.modules)
 """
+HEAVY = (
+    {"typer", "click", "rich", "qtasks.cli.commands"}  # reads the command line, and draws
+    | {"multiprocessing", "concurrent.futures.process", "http", "unittest", "xml"}
+    | {"qtasks.testing", "qtasks.demo", "qtasks.sync"}
+)
+"""What a worker has no use for."""
 
 
-def test_a_worker_keeps_nothing_of_what_reads_the_command_line(tmp_path: Path) -> None:
-    (tmp_path / "lean.py").write_text(LEAN)
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer(appendonly="yes", appendfsync="no") as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("backend", "its_own", "others"), [("sqlite", "aiosqlite", "hiredis"), ("redis", "hiredis", "aiosqlite")]
+)
+def test_a_worker_imports_what_it_uses_and_no_more(
+    tmp_path: Path, redis_server: RedisServer, backend: str, its_own: str, others: str
+) -> None:
+    url = redis_server.url(0) if backend == "redis" else "sqlite:///lean.db"
+    (tmp_path / "lean.py").write_text(LEAN.replace("{url}", url))
     # A task that is called like the command: the word alone makes no worker.
     added = run(tmp_path, "-A", "lean:app", "add", "run")
     assert (added.returncode, added.stderr) == (0, "")
     done = run(tmp_path, "-A", "lean:app", "run", "--until-idle", "--concurrency", "2")
     assert done.returncode == 0, done.stderr
     loaded = result_of(tmp_path, "lean:app", added.stdout.strip())
-    assert "aiosqlite" in loaded
-    assert not {"typer", "click", "rich", "qtasks.cli.commands"} & {*loaded}
+    assert its_own in loaded
+    assert {*HEAVY, others} & {*loaded} == set()
 
 
 @pytest.mark.parametrize(
