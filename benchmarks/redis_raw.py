@@ -48,7 +48,7 @@ class Meter:
 async def batches(broker: RedisBroker, meter: Meter, size: int) -> None:
     """The way of tasks in batches of one size."""
     tasks = TASKS[size]
-    records = [record(task_name="bench.noop", args=(1,), digest=os.urandom(8).hex()) for _ in range(tasks)]
+    records = [record(task_name="bench.noop", args=(1,), digest=os.urandom(16).hex()) for _ in range(tasks)]
     handles: list[DeliveryHandle] = []
 
     async def push() -> None:

@@ -4,13 +4,14 @@ local id, channel = ARGV[1], ARGV[2]
 local value = call('HGET', K.res, id)
 if value then return { 'F', value } end
 if call('HEXISTS', K.rec, id) == 0 then return { '' } end
-if channel ~= '' then
-  local others = call('HGET', K.wait, id)
+-- Nearly always it is the only one that waits for this task; else others do, or a full server refused.
+if channel ~= '' and redis.pcall('HSETNX', K.wait, id, channel) ~= 1 then
   go_on_when_full()
+  local others = call('HGET', K.wait, id)
   if not others then
-    hset(K.wait, { id, channel }, 1, 2)
+    call('HSET', K.wait, id, channel)
   elseif not string.find(' ' .. others .. ' ', ' ' .. channel .. ' ', 1, true) then
-    hset(K.wait, { id, others .. ' ' .. channel }, 1, 2)
+    call('HSET', K.wait, id, others .. ' ' .. channel)
   end
 end
 return { 'R' }
