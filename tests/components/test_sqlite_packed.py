@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from unittest.mock import ANY
 
 import pytest
@@ -107,3 +108,29 @@ async def test_a_uuid_that_is_none_does_not_shift_those_of_other_tasks(tmp_path)
         found = {started.uuid: (handle.uuid, started.args) for handle, started in claimed}
         for each in added[1:]:
             assert found[each.uuid] == (each.uuid, each.args)
+
+
+OTHERS = {
+    "status": 1, "epoch": 1, "entry_deliveries": 1, "restored": 1, "attempt": 1, "available_at": NOW - 1,
+    "pushed_at": NOW - 1, "unique_key": "k", "result": b"1", "traceback": "t", "cancel_reason": "c",
+    "cancel_requested": 1, "dead": 1, "expires_at": NOW + 1, "progress": b"1",
+}  # fmt: skip
+"""Columns, with what they have in a task of which a pack cannot tell all."""
+TOLD = {"uuid", "seq", "priority", "created_at", "payload"}
+GIVEN_ANEW = {"entry_epoch", "entry_owner", "owner", "deliveries", "updated_at", "started_at", "lease_until"}
+# Claims look for these, or nothing is written there before a task has ended or was buried.
+ELSEWHERE = {"app", "state", "queue", "due_at", "finished_at", "reason"}
+
+
+async def test_no_column_of_a_task_is_overlooked(tmp_path):
+    async with opened(tmp_path / "f.db") as (broker, _):
+        with raw(tmp_path / "f.db") as connection:
+            names = {row[1] for row in connection.execute("PRAGMA table_info(tasks)")}
+            assert names == OTHERS.keys() | TOLD | GIVEN_ANEW | ELSEWHERE
+            for name, value in OTHERS.items():
+                added = record(**TIMES, queue=name)
+                await broker.add_and_push([added], None)
+                select = partial(steps.select_packs, connection, broker._number, (name,), 9, NOW)
+                assert select() is not None
+                connection.execute(f"UPDATE tasks SET {name} = ? WHERE queue = ?", (value, name))
+                assert select() is None, name

@@ -3,6 +3,8 @@
 It gathers what the callers of the last moment want, runs it as a few set-based statements in one
 transaction, and answers only after the commit. It is never cancelled with a caller: who has handed
 an operation in may go away, the operation is done all the same.
+
+While it waits for the writer's thread, that thread takes what has come since by itself; both never take at once.
 """
 
 from __future__ import annotations
@@ -92,6 +94,7 @@ class Writer:
         self._path = path
         self._committed = committed
         self._waiting: deque[_Operation] = deque()
+        # What is being written. The thread puts the next ones here as it goes on.
         self._current: list[_Run] = []
         self._wake = asyncio.Event()
         self._closing = False
