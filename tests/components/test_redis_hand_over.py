@@ -125,6 +125,23 @@ async def test_the_next_one_waits_until_the_last_one_is_settled(server):
         assert (await worker.gets(2))[0].uuid == fourth.uuid
 
 
+async def test_one_at_a_time_also_while_a_claim_is_under_way(server):
+    """The worker said that it rests before it read the message, and the server heard that after the add."""
+    url = server.url()
+    async with opened(url) as (broker, *_), opened(url) as (client, *_):
+        worker = Worker(broker)
+        await worker.rests()
+        await client.add_and_push([record()], None)
+        await worker.rests()
+        await client.add_and_push([record()], None)
+        assert size(await client.size()) == (1, 1)
+        first, _ = await worker.gets()
+        ((second, _),) = await worker.rests()
+        await broker.settle_and_ack([success(first), success(second)])
+        await client.add_and_push([third := record()], None)
+        assert (await worker.gets(2))[0].uuid == third.uuid
+
+
 async def to_a_busy_worker(worker: Worker, client: RedisBroker) -> list[TaskRecord]:
     worker.at_rest = False
     await worker.rests()

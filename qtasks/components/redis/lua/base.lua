@@ -19,22 +19,25 @@ end
 local arrivals = {}
 local function arrived(name) arrivals[name] = (arrivals[name] or 0) + 1 end
 
--- Whether the worker that left this word (its form: add_plain.lua) has a task that is not settled yet, and perhaps no
--- room for another: what is handed over takes its room without a claim, so that its word stays.
-local function may_be_full(word)
+-- The task that the worker that left this word (its form: add_plain.lua) has not settled yet, so that it has perhaps no
+-- room for another: what is handed over takes its room without a claim, and its word stays.
+local function unsettled_of(word)
   local terms = string.find(word, '\n', 1, true)
   local size = terms and byte(word, terms + 17)
-  return size ~= nil and size > 0 and call('HEXISTS', K.ent, sub(word, terms + 18, terms + 17 + size)) == 1
+  local last = size and sub(word, terms + 18, terms + 17 + size) or ''
+  return last ~= '' and call('HEXISTS', K.ent, last) == 1 and last or nil
 end
 
 -- Of the idle workers that may be full, or that surely are not, as many are told as entries arrived. Each registration
 -- is used once.
 local function tell(idle, full)
   for i = 1, #idle, 2 do
+    local channel, word = idle[i], idle[i + 1]
     for name, left in pairs(arrivals) do
-      if left > 0 and string.find(idle[i + 1], ' ' .. name .. ' ', 1, true) and may_be_full(idle[i + 1]) == full then
-        call('HDEL', K.wake, idle[i])
-        if call('PUBLISH', idle[i], 'w') > 0 and not full then arrivals[name] = left - 1 end
+      local fits = left > 0 and string.find(word, ' ' .. name .. ' ', 1, true)
+      if fits and (unsettled_of(word) ~= nil) == full then
+        call('HDEL', K.wake, channel)
+        if call('PUBLISH', channel, 'w') > 0 and not full then arrivals[name] = left - 1 end
         break
       end
     end

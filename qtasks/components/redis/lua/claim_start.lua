@@ -99,6 +99,8 @@ if m < left and looked == m then
   local terms = ''
   if ARGV[7] == '1' and m < 2 then
     local last = sub(reply[3], 1, 16)
+    -- What was handed over while this claim was under way is not known to the worker that sent it.
+    if m == 0 then last = unsettled_of(call('HGET', K.wake, ARGV[5]) or '') or '' end
     local lease = tonumber(ARGV[4])
     terms = '\n' .. pack('>ddBc0', now + math.min(RENEWED, lease), lease, #last, last) .. owner
   end
