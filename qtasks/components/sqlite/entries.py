@@ -111,13 +111,13 @@ def push(connection: sqlite3.Connection, context: Context, items: Sequence[PushI
     return verdicts
 
 
-def promote(connection: sqlite3.Connection, app: int, now: float) -> None:
-    """Makes ready what is due."""
-    connection.execute(
+def promote(connection: sqlite3.Connection, app: int, now: float) -> int:
+    """Makes ready what is due; gives how many."""
+    return connection.execute(
         "UPDATE tasks SET state = 0 WHERE seq IN "
         "(SELECT seq FROM tasks WHERE app = ? AND state = 1 AND due_at <= ? ORDER BY due_at LIMIT ?)",
         (app, now, _PROMOTED),
-    )
+    ).rowcount
 
 
 def due_rows(connection: sqlite3.Connection, app: int, columns: str, claim: Claim) -> list[Any]:

@@ -35,7 +35,8 @@ _PLAIN: Final = (
 """A task that was added and nothing more: all that differs from one to the next is in the columns of `Pack`."""
 
 _SELECT: Final = f"""
-SELECT count(*), sum(plain), min(seq), max(seq), group_concat(seq), group_concat(priority),
+SELECT EXISTS (SELECT 1 FROM tasks WHERE app = ? AND state = 1 AND due_at <= ?),
+    count(*), sum(plain), min(seq), max(seq), group_concat(seq), group_concat(priority),
     group_concat(hex(uuid), ''), group_concat(CAST(created_at * {_TICK} AS INTEGER)),
     group_concat(CAST(available_at * {_TICK} AS INTEGER)), CAST(group_concat(payload) AS BLOB)
 FROM (
@@ -68,13 +69,14 @@ class Pack(NamedTuple):
 def select_packs(
     connection: sqlite3.Connection, app: int, queues: tuple[str, ...], n: int, now: float
 ) -> list[Pack] | None:
-    """Up to `n` ready tasks, queue by queue, each by priority and age; `None` if rows have to be looked at."""
+    """Up to `n` ready tasks, queue by queue, each by priority and age; `None` if a delayed one has become due, or if
+    rows have to be looked at."""
     packs: list[Pack] = []
     for queue in dict.fromkeys(queues):
-        count, plain, *rest = connection.execute(_SELECT, (now, app, queue, n)).fetchone()
+        late, count, plain, *rest = connection.execute(_SELECT, (app, now, now, app, queue, n)).fetchone()
+        if late or (count and plain != count):
+            return None
         if count:
-            if plain != count:
-                return None
             packs.append(Pack(queue, *rest))
             n -= count
             if n <= 0:

@@ -148,11 +148,11 @@ def first_started(
         errors of `DAMAGE`: it is something else.
     """
     task_name, queue, priority, args, kwargs, extra, retry, digest, result_ttl, replay_of = payload
-    return TaskRecord(
+    return make_record(
         uuid=uuid, task_name=task_name, queue=queue, priority=priority, args=tuple(args), kwargs=kwargs,
         created_at=created_at, updated_at=now, available_at=available_at, status=TaskStatusEnum.PROCESS,
-        deliveries=1, retry=retry, extra=extra, digest=digest, result_ttl=result_ttl, started_at=now,
-        replay_of=None if replay_of is None else UUID(replay_of), epoch=epoch, owner=owner,
+        deliveries=1, retry=retry, extra=extra, digest=digest, result_ttl=result_ttl,
+        replay_of=None if replay_of is None else UUID(replay_of), started_at=now, epoch=epoch, owner=owner,
     )  # fmt: skip
 
 

@@ -65,8 +65,9 @@ def claim_and_start(
 
 def _claim_and_start(connection: sqlite3.Connection, context: Context, item: Claim) -> Claimed:
     now = context.clock()
-    entries.promote(connection, context.app, now)
     packs = select_packs(connection, context.app, item.queues, item.n, now)
+    if packs is None and entries.promote(connection, context.app, now):
+        packs = select_packs(connection, context.app, item.queues, item.n, now)
     if packs is None:
         return _claim_rows(connection, context, item, now)
     if not packs:
@@ -82,6 +83,8 @@ def _claim_and_start(connection: sqlite3.Connection, context: Context, item: Cla
 
 def _claim_rows(connection: sqlite3.Connection, context: Context, item: Claim, now: float) -> Claimed:
     rows = entries.due_rows(connection, context.app, f"{CLAIMED}, {RECORD_COLUMNS}", item)
+    if not rows:
+        return Claimed([], [], 0, now)
     seqs = [row[0] for row in rows]
     epoch = _epochs(connection, context.app, min(seqs), max(seqs))
     started = [row for row in rows if _may_start(row, epoch, now)]
@@ -196,13 +199,22 @@ _CODE = {outcome: CODE[status] for outcome, status in STATUS_OF_OUTCOME.items()}
 
 
 class SettleRow(NamedTuple):
-    """A `Settle`, made ready for its row."""
+    """A `Settle`, made ready for its row.
+
+    Attributes:
+        plain: what `settle_rows` takes, where nothing goes back or follows, which is nearly always.
+    """
 
     handle: DeliveryHandle
     status: int
     changes: Changes
     then: tuple[NewTask, ...]
     nack: Nack | None
+    plain: tuple[Any, ...] | None
+
+
+class UnevenError(Exception):
+    """Some settles of a batch hold their tokens and some do not: each has to be looked at."""
 
 
 def settle_row(settle: Settle, *, push: bool) -> SettleRow:
@@ -211,10 +223,14 @@ def settle_row(settle: Settle, *, push: bool) -> SettleRow:
     Raises:
         EncodeError: a value has no JSON form.
     """
+    handle, status, changes = settle.handle, _CODE[settle.outcome], Changes(settle.changes)
     then: tuple[NewTask, ...] = ()
     if settle.then:
         then = tuple(records.new_task(record, push_item(record) if push else None) for record in settle.then)
-    return SettleRow(settle.handle, _CODE[settle.outcome], Changes(settle.changes), then, settle.nack)
+    plain = None
+    if settle.nack is None and not then and changes.payload is None:
+        plain = (blob(handle.uuid.bytes), handle.epoch, handle.owner, status, *changes.values)
+    return SettleRow(handle, status, changes, then, settle.nack, plain)
 
 
 def settle(
@@ -246,22 +262,23 @@ def _settle_plain(
     connection: sqlite3.Connection, context: Context, items: Sequence[SettleRow], with_entries: bool
 ) -> bool:
     """The batch as it nearly always is, in a statement per set of columns: every token holds, nothing goes back or
-    follows. If it is not so, nothing is done, and every item is looked at."""
+    follows. If it is not so, nothing is done, and every item is looked at.
+
+    Raises:
+        UnevenError: some of it is so: the writer undoes it, and repeats it item by item.
+    """
     groups: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
-    for handle, status, changes, then, nack in items:
-        if nack is not None or then or changes.payload is not None:
+    for item in items:
+        if item.plain is None:
             return False
-        row = (blob(handle.uuid.bytes), handle.epoch, handle.owner, status, *changes.values)
-        groups.setdefault(changes.columns, []).append(row)
+        groups.setdefault(item.changes.columns, []).append(item.plain)
     before = connection.total_changes
-    connection.execute("SAVEPOINT settle")
     for columns, rows in groups.items():
         settle_rows(connection, context.app, ("status", *columns), rows, acked=with_entries)
-    settled = connection.total_changes - before == len(items)
-    if not settled:
-        connection.execute("ROLLBACK TO settle")
-    connection.execute("RELEASE settle")
-    return settled
+    settled = connection.total_changes - before
+    if 0 < settled < len(items):
+        raise UnevenError(f"{settled} of {len(items)} settles hold their tokens")
+    return settled > 0
 
 
 def _settle_round(
