@@ -33,6 +33,7 @@ from qtasks.components.redis.combine import Combiner
 from qtasks.components.redis.faults import backend_error
 from qtasks.components.redis.keeper import RedisLeaseKeeper
 from qtasks.components.redis.link import RedisLink
+from qtasks.components.redis.notify import Notifier
 from qtasks.components.redis.records import UnreadableError, decode_open
 from qtasks.components.redis.target import Target
 from qtasks.components.redis.wire import (
@@ -61,7 +62,7 @@ _PUSH = struct.Struct(">16sHhdd")
 _NACK = struct.Struct(">16sddId")
 _EPOCH = struct.Struct(">d")
 _ADDED = {
-    ord("A"): Added.ADDED, ord("S"): Added.SAME, ord("C"): Added.CONFLICT,
+    ord("A"): Added.ADDED, ord("H"): Added.ADDED, ord("S"): Added.SAME, ord("C"): Added.CONFLICT,
     ord("E"): Added.EXISTS, ord("F"): Added.FULL,
 }  # fmt: skip
 _EXISTS = Added.EXISTS
@@ -115,6 +116,7 @@ class RedisBroker(Broker, Colocated):
         # (by its generation) that it would hear on.
         self._armed: tuple[tuple[str, ...], int] | None = None
         self._next_due: float | None = None
+        self._notifier: Notifier | None = None
         self._taker: Taker | None = None
         self._owner = ""
         self._unreadable: list[tuple[DeliveryHandle, str]] = []
@@ -132,7 +134,8 @@ class RedisBroker(Broker, Colocated):
         await self.link.open(self, self.app_name, self.config)
         # What was under way in another loop, or in the parent process before a fork, is nobody's here.
         self._combined = Combiner(self._add)
-        self.link.notifier.handed.add(self._handed)
+        self._notifier = self.link.notifier
+        self._notifier.handed.add(self._handed)
 
     async def close(self) -> None:
         self._armed = self._taker = None
@@ -346,7 +349,14 @@ class RedisBroker(Broker, Colocated):
         args.insert(0, b"" if max_queue is None else b"%d" % max_queue)
         reply = None
         if plain:
-            reply = await self.link.run("add_plain", args, queues, durable=True)
+            notifier = self._notifier
+            if len(uuids) == 1 and notifier is not None and notifier.expects:
+                generation = notifier.generation
+                reply = await self.link.run("add_plain", [*args, notifier.channel], queues, durable=True)
+                if reply == b"H" and generation == notifier.generation:
+                    notifier.expect(uuids[0].bytes)
+            else:
+                reply = await self.link.run("add_plain", args, queues, durable=True)
         if reply is None:
             reply = await self.link.run("add_push", args, queues, durable=True)
         return add_verdicts(reply, uuids)

@@ -31,6 +31,7 @@ class Notifier:
         work: is set when work may be there.
         handed: each is given what add_plain.lua tells, and knows what is its own.
         generation: goes up with each connection; what was registered before may have gone unheard.
+        awaits: whether the results of what this process adds are waited for, as far as the last one tells.
     """
 
     def __init__(self, connect: Connect, prefix: str, timeout: float) -> None:
@@ -40,12 +41,15 @@ class Notifier:
         self.work = asyncio.Event()
         self.handed: set[Callable[[bytes], None]] = set()
         self.generation = 0
+        self.awaits = False
         self._waiters: dict[bytes, set[asyncio.Future[bytes | None]]] = {}
         self._task: asyncio.Task[None] | None = None
         self._listening: asyncio.Event = asyncio.Event()
         self._failure: RedisError | None = None
         self._answer: asyncio.Future[None]
         self._heard = False
+        self._expected: tuple[bytes, asyncio.Future[bytes | None]] | None = None
+        self._early: bytes | None = None
         self._wire: Wire | None = None
         self._fences: dict[bytes, asyncio.Future[None]] = {}
 
@@ -85,6 +89,30 @@ class Notifier:
         """A future for the finished record of a task; `None` says: look again."""
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(uuid, set()).add(future)
+        return future
+
+    @property
+    def expects(self) -> bool:
+        """Whether the result of a task that is added now will most likely be waited for, and can be told of."""
+        return self.awaits and self.listening
+
+    def expect(self, uuid: bytes) -> None:
+        """The result of this task will be told here: the step that added it has left word. One at a time."""
+        if self._expected is not None:
+            self.forget(*self._expected)
+            self.awaits = False
+        future = self.register(uuid)
+        self._expected = uuid, future
+        if self._early is not None and self._early[:16] == uuid:
+            future.set_result(self._early[16:] or None)
+
+    def expected(self, uuid: bytes) -> asyncio.Future[bytes | None] | None:
+        """The future of the result of this task, if it is expected. It is as one of `register`."""
+        self.awaits = True
+        if self._expected is None or self._expected[0] != uuid:
+            return None
+        _, future = self._expected
+        self._expected = None
         return future
 
     def forget(self, uuid: bytes, future: asyncio.Future[bytes | None]) -> None:
@@ -183,15 +211,14 @@ class Notifier:
             else:
                 self._answer.set_result(None)
         if not isinstance(message, list) or message[0] != b"message":
-            fence = (
-                self._fences.pop(message[1], None)
-                if isinstance(message, list) and len(message) == 2
-                else None
-            )
-            if fence is not None and not fence.done():
-                fence.set_result(None)
-            return  # an answer
-        payload: bytes = message[2]
+            if isinstance(message, list) and len(message) == 2:  # a PING's
+                fence = self._fences.pop(message[1], None)
+                if fence is not None and not fence.done():
+                    fence.set_result(None)
+            return
+        self._notified(message[2])
+
+    def _notified(self, payload: bytes) -> None:
         if payload == b"w":
             self.work.set()
             return
@@ -199,6 +226,8 @@ class Notifier:
             for handed in self.handed:
                 handed(payload)
             return
+        if payload[:16] not in self._waiters:
+            self._early = payload  # of a task whose enqueue is not answered yet
         for future in self._waiters.pop(payload[:16], ()):
             if not future.done():
                 future.set_result(payload[16:] or None)

@@ -219,10 +219,14 @@ class RedisStorage(Storage):
                 hears = await notifier.ensure(min(max(left, 0), self.link.target.timeout))
             except RedisError as error:
                 raise backend_error(error, self.link.target.masked) from error
-            told = notifier.register(key)
+            expected = notifier.expected(key) if left > 0 else None
+            told = expected or notifier.register(key)
             try:
                 try:
-                    record = await self._look(uuid, notifier.channel if hears and left > 0 else b"")
+                    if expected is None:
+                        record = await self._look(uuid, notifier.channel if hears and left > 0 else b"")
+                    else:
+                        record = None  # the step that added it left word
                 except TransientError:
                     # Who waits already waits on through a restart of the server.
                     if not seen:

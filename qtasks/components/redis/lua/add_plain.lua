@@ -4,9 +4,11 @@
 -- add_push. Gives an A for each. Where one has a uuid that somebody has, or its queue is full, it gives nothing and has
 -- changed nothing, and the caller asks add_push. It writes what add_push would write, without the tables by which that
 -- looks at everything else: to a single task those cost more than all that it needs.
+-- Behind a single task may stand the channel of a client that will most likely wait for the result. Where the task is
+-- handed over, word is left for it as by wait.lua, and the answer is an H.
 
 -- A single task: straight code. Commands are what it costs, so it has as few as it can.
-if #ARGV == 4 then
+if #ARGV <= 5 then
   local call, pack, unpack = redis.call, struct.pack, struct.unpack
   local id, _, priority = unpack('>c16Hh', ARGV[3])
   local found = call('HEXISTS', K.rec, id) + call('HEXISTS', K.res, id) + call('HEXISTS', K.ent, id)
@@ -56,6 +58,7 @@ if #ARGV == 4 then
       call('HSET', K.run, id, pack('>c1dI4dd', 'P', epoch, 1, now, now) .. tail)
       call('ZADD', lease, string.format('%.17g', now + seconds), id)
       call('HSET', K.wake, channel, word .. pack('>dBc0', seconds, #id, id) .. owner)
+      if ARGV[5] then call('HSET', K.wait, id, ARGV[5]) end
       call('PUBLISH', channel, id .. entry .. '\n' .. pack('>d', now) .. record)
       for i = 1, #lapsed do call('HDEL', K.wake, lapsed[i]) end
     end
@@ -79,7 +82,7 @@ if #ARGV == 4 then
           local heard = redis.pcall('PUBSUB', 'NUMSUB', channel)[2]
           if heard and heard > 0 then
             hand_over(channel, string.sub(word, 1, terms + 8), seconds, string.sub(word, owner_at))
-            return 'A'
+            return ARGV[5] and 'H' or 'A'
           end
         end
       end
@@ -143,7 +146,7 @@ local function write_plain(ids, places, n)
   for i = 1, n do call('XADD', K.ord, string.format('%d-0', before + i), 'u', ids[i]) end
 end
 
-local n = (#ARGV - 2) / 2
+local n = math.floor((#ARGV - 2) / 2)
 if 2 * n + 3 > MOST then return nil end
 local ids, places = plain_batch(n)
 if not ids or not (nobody_has(K.rec, ids) and nobody_has(K.res, ids) and nobody_has(K.ent, ids)) then return nil end

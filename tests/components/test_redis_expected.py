@@ -1,0 +1,163 @@
+"""A client that waits for each result is told of it by word that the enqueue itself left, where the task is handed
+over."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.components.test_redis_commands import calls, sent
+from tests.components.test_redis_hand_over import WAIT, Worker, through
+from tests.support.redis_pair import opened, record, success
+from tests.support.redis_server import RedisServer
+from tests.support.tcp_proxy import TcpProxy
+
+
+@pytest.fixture(scope="module")
+def server():
+    with RedisServer(appendonly="yes", appendfsync="no") as started:
+        yield started
+
+
+class Trips:
+    """A client and a worker at rest."""
+
+    def __init__(self, client: Any, worker: Worker) -> None:
+        self.client, self.worker = client, worker
+
+    async def add(self) -> Any:
+        """Adds a task; gives its handle when the worker has it."""
+        count = len(self.worker.taken) + 1
+        await self.client.broker.add_and_push([record()], None)
+        handle, _ = await self.worker.gets(count)
+        return handle
+
+    async def waits(self, handle: Any) -> asyncio.Task[Any]:
+        """Begins to wait for its result, as far as that goes without an answer."""
+        waiting = asyncio.create_task(self.client.storage.wait_settled(handle.uuid, WAIT))
+        await asyncio.sleep(0)
+        return waiting
+
+    async def settle(self, handle: Any, value: Any) -> None:
+        await self.worker.broker.settle_and_ack([success(handle, value)])
+
+    async def trip(self, value: Any) -> Any:
+        """A whole one; gives the result."""
+        handle = await self.add()
+        waiting = await self.waits(handle)
+        await self.settle(handle, value)
+        return (await waiting).returning
+
+    async def word(self) -> dict[bytes, bytes]:
+        """What is left for results."""
+        link = self.client.link
+        found = await link.command("HGETALL", link.calls.key("wait"))
+        return dict(zip(found[::2], found[1::2], strict=True))
+
+
+@asynccontextmanager
+async def trips(url: str, of_client: str | None = None):
+    async with opened(url) as (broker, *_), opened(of_client or url) as client:
+        worker = Worker(broker)
+        await worker.rests()
+        made = Trips(client, worker)
+        await client.link.notifier.ensure(WAIT)
+        assert await made.trip(0) == 0  # from here on it is known to wait
+        yield made
+
+
+async def test_whoever_waits_asks_nothing(server):
+    async with trips(server.url()) as made:
+        await made.trip(1)
+        before = calls(server)
+        for value in range(3):
+            assert await made.trip(value) == value
+        assert sent(before, calls(server), "evalsha") == 6, "one to add, one to settle"
+        assert await made.word() == {}
+
+
+async def test_whoever_does_not_wait_is_told_once_in_vain(server):
+    async with trips(server.url()) as made:
+        first = await made.add()
+        assert list(await made.word()) == [first.uuid.bytes]
+        await made.settle(first, 1)
+        second = await made.add()
+        assert list(await made.word()) == [second.uuid.bytes]
+        await made.settle(second, 2)
+        third = await made.add()
+        assert await made.word() == {}
+        waiting = await made.waits(third)  # the old way
+        await made.settle(third, 3)
+        assert (await waiting).returning == 3
+        # The first is still to be had.
+        assert (await made.client.storage.wait_settled(first.uuid, WAIT)).returning == 1
+
+
+async def test_a_result_that_comes_before_the_enqueue_is_answered(server, monkeypatch):
+    async with trips(server.url()) as made:
+        link = made.client.link
+        run = link.run
+
+        async def late(*args: Any, **more: Any) -> Any:
+            count = len(made.worker.taken) + 1
+            reply = await run(*args, **more)
+            handle, _ = await made.worker.gets(count)
+            await made.settle(handle, "early")
+            await link.notifier.caught_up()
+            return reply
+
+        with monkeypatch.context() as patch:
+            patch.setattr(link, "run", late)
+            handle = await made.add()
+        before = calls(server)
+        assert (await made.client.storage.wait_settled(handle.uuid, WAIT)).returning == "early"
+        assert sent(before, calls(server), "evalsha") == 0
+
+
+@pytest.mark.parametrize("when", ["before the answer", "after it"])
+async def test_a_message_that_is_lost_is_read_again(server, monkeypatch, when):
+    url = server.url()
+    async with TcpProxy(server.port) as proxy, trips(url, through(proxy, url)) as made:
+        link = made.client.link
+        run, generation = link.run, link.notifier.generation
+
+        async def torn() -> None:
+            proxy.cut()
+            while link.notifier.generation == generation:
+                await asyncio.sleep(0.005)
+
+        async def late(*args: Any, **more: Any) -> Any:
+            reply = await run(*args, **more)
+            await torn()
+            return reply
+
+        with monkeypatch.context() as patch:
+            if when == "before the answer":
+                patch.setattr(link, "run", late)
+            handle = await made.add()
+        waiting = await made.waits(handle)
+        if when == "after it":
+            await torn()
+        await made.settle(handle, 5)
+        assert (await asyncio.wait_for(waiting, WAIT)).returning == 5
+
+
+async def test_a_wait_that_is_over_looks_once_more(server):
+    async with trips(server.url()) as made:
+        handle = await made.add()
+        assert await made.client.storage.wait_settled(handle.uuid, 0.01) is None
+        await made.settle(handle, 1)
+        await made.client.link.notifier.caught_up()
+        assert (await made.client.storage.wait_settled(handle.uuid, 0)).returning == 1
+
+
+async def test_a_flush_ends_it(server):
+    async with trips(server.url()) as made:
+        handle = await made.add()
+        waiting = await made.waits(handle)
+        await made.client.storage.flush()
+        with pytest.raises(LookupError):
+            await asyncio.wait_for(waiting, WAIT)
