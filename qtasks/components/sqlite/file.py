@@ -158,7 +158,7 @@ class SQLitePart(Component):
     """What broker, storage and global config on a file have in common."""
 
     # The writer's thread needs the lock after each statement. With the 5 ms of CPython a drain took a quarter longer.
-    switch_interval = 0.00005
+    switch_interval = 0.0005
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
