@@ -201,14 +201,16 @@ def producer_mutant(fault: str, check: str):
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
         prepared = await super().prepare(request, replay_of=replay_of)
-        return replace(prepared, available_at=prepared.created_at)
+        prepared.available_at = prepared.created_at
+        return prepared
 
 
 @producer_mutant("stores the arguments as they were given", "APP-03")
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
         prepared = await super().prepare(request, replay_of=replay_of)
-        return replace(prepared, args=tuple(request.args))
+        prepared.args = tuple(request.args)
+        return prepared
 
 
 @producer_mutant("tells of a task before it is stored", "APP-04")
@@ -245,14 +247,16 @@ async def _as_it_was(uuid, model):
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
         prepared = await super().prepare(request, replay_of=replay_of)
-        return replace(prepared, digest=uuid4().hex)
+        prepared.digest = uuid4().hex
+        return prepared
 
 
 @producer_mutant("loses a unique key", "APP-21")
 class _(Producer):
     async def prepare(self, request, *, replay_of=None):
         prepared = await super().prepare(request, replay_of=replay_of)
-        return replace(prepared, unique_key=None)
+        prepared.unique_key = None
+        return prepared
 
 
 @producer_mutant("stores the first tasks of a batch that is refused", "APP-23")
