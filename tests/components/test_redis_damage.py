@@ -25,12 +25,13 @@ from qtasks.components.primitives import (
 from qtasks.errors import QTasksError
 from qtasks.schemas import TaskStatusEnum
 from tests.support.redis_pair import QUEUE, opened, record, success
-from tests.support.redis_server import RedisServer, flavours
+from tests.support.redis_server import RedisServer
+from tests.support.redis_servers import servers
 
 ACCEPTED, MINE, REJECTED = SettleVerdict.ACCEPTED, SettleVerdict.ALREADY_MINE, SettleVerdict.REJECTED
 
 
-@pytest.fixture(scope="module", params=flavours(), ids=lambda program: program.rsplit("/", 1)[-1])
+@pytest.fixture(scope="module", params=servers())
 def program(request):
     return request.param
 

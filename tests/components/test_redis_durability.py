@@ -11,10 +11,11 @@ import pytest
 from qtasks.components.primitives import Added, SettleVerdict
 from qtasks.errors import FatalError, NotStartedError, TransientError
 from tests.support.redis_pair import QUEUE, opened, record, success
-from tests.support.redis_server import RedisServer, flavours, follows
+from tests.support.redis_server import RedisServer, follows
+from tests.support.redis_servers import servers
 
 
-@pytest.fixture(scope="module", params=flavours(), ids=lambda program: program.rsplit("/", 1)[-1])
+@pytest.fixture(scope="module", params=servers())
 def program(request):
     return request.param
 

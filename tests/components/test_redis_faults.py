@@ -26,13 +26,14 @@ from qtasks.components.primitives import (
 from qtasks.errors import FatalError, InvalidNameError, TransientError
 from qtasks.schemas import TaskStatusEnum
 from tests.support.redis_pair import QUEUE, opened, record, success
-from tests.support.redis_server import RedisServer, flavours
+from tests.support.redis_server import RedisServer
+from tests.support.redis_servers import servers
 from tests.support.tcp_proxy import TcpProxy
 
 ACCEPTED, MINE, REJECTED = SettleVerdict.ACCEPTED, SettleVerdict.ALREADY_MINE, SettleVerdict.REJECTED
 
 
-@pytest.fixture(scope="module", params=flavours(), ids=lambda program: program.rsplit("/", 1)[-1])
+@pytest.fixture(scope="module", params=servers())
 def program(request):
     return request.param
 

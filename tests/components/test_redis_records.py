@@ -25,7 +25,8 @@ from qtasks.components.redis.records import (
 from qtasks.errors import EncodeError
 from qtasks.schemas import TaskRecord
 from tests.support.redis_pair import QUEUE, opened, record, success
-from tests.support.redis_server import RedisServer, flavours
+from tests.support.redis_server import RedisServer
+from tests.support.redis_servers import servers
 
 DIGESTS = ("0" * 32, "ff" * 16, "AB" * 16, "0a" * 15, "", "words", "é" * 300)
 BODIES = (
@@ -40,7 +41,7 @@ BODIES = (
 )
 
 
-@pytest.fixture(scope="module", params=flavours(), ids=lambda program: program.rsplit("/", 1)[-1])
+@pytest.fixture(scope="module", params=servers())
 def server(request):
     with RedisServer(request.param, appendonly="no") as started:
         yield started

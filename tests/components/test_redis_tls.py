@@ -16,6 +16,7 @@ from qtasks.errors import FatalError, TransientError
 from tests.components.test_redis_deployments import CLUSTERED, LOGIN, Sentinel, form_cluster, smoke
 from tests.support.redis_pair import opened
 from tests.support.redis_server import PASSWORD, USER, RedisServer, flavours, free_port
+from tests.support.redis_servers import servers
 from tests.support.tcp_proxy import TcpProxy
 
 
@@ -65,7 +66,7 @@ async def serving(program: str, certificates: Certificates) -> AsyncIterator[int
         yield port
 
 
-@pytest.fixture(params=flavours(), ids=lambda program: program.rsplit("/", 1)[-1])
+@pytest.fixture(params=servers())
 async def port(request, certificates) -> AsyncIterator[int]:
     async with serving(request.param, certificates) as number:
         yield number

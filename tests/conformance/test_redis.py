@@ -9,10 +9,11 @@ import pytest
 
 from qtasks.components.redis import RedisBroker, RedisGlobalConfig, RedisLink, RedisStorage
 from qtasks.testing import BrokerSuite, GlobalConfigSuite, StorageSuite
-from tests.support.redis_server import RedisServer, flavours
+from tests.support.redis_server import RedisServer
+from tests.support.redis_servers import servers
 
 
-@pytest.fixture(scope="module", params=flavours(), ids=lambda program: program.rsplit("/", 1)[-1])
+@pytest.fixture(scope="module", params=servers())
 def server(request):
     with RedisServer(request.param, appendonly="yes", appendfsync="everysec") as started:
         started.restrict()

