@@ -31,7 +31,10 @@ def holds(backend: str, size: Size, fault: str, folder: Path, seed: int = SEED) 
     assert report.faults == (size.faults if fault != "none" else 0)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+# The split pairing takes longest, and is thorough: the others have the same parts.
+@pytest.mark.parametrize(
+    "backend", [pytest.param(each, marks=pytest.mark.thorough if "+" in each else ()) for each in BACKENDS]
+)
 def test_nothing_is_lost_in_small(backend: str, tmp_path: Path) -> None:
     holds(backend, TINY, "mixed", tmp_path, SMALL_SEED)
 
