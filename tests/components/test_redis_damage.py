@@ -24,26 +24,16 @@ from qtasks.components.primitives import (
 )
 from qtasks.errors import QTasksError
 from qtasks.schemas import TaskStatusEnum
-from tests.support.redis_pair import QUEUE, opened, record, success
+from tests.support.redis_pair import QUEUE, key, opened, record, success
 from tests.support.redis_server import RedisServer
-from tests.support.redis_servers import servers
 
 ACCEPTED, MINE, REJECTED = SettleVerdict.ACCEPTED, SettleVerdict.ALREADY_MINE, SettleVerdict.REJECTED
-
-
-@pytest.fixture(scope="module", params=servers())
-def program(request):
-    return request.param
 
 
 @pytest.fixture(scope="module")
 def server(program):
     with RedisServer(program, appendonly="yes", appendfsync="no") as started:
         yield started
-
-
-def key(name: str, app: str = "app") -> str:
-    return f"qtasks:{{{app}}}:{name}"
 
 
 @pytest.mark.parametrize("damage", [b"", b"junk", b"R", b"R" + b"\xff" * 40])

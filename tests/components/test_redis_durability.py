@@ -12,12 +12,6 @@ from qtasks.components.primitives import Added, SettleVerdict
 from qtasks.errors import FatalError, NotStartedError, TransientError
 from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer, follows
-from tests.support.redis_servers import servers
-
-
-@pytest.fixture(scope="module", params=servers())
-def program(request):
-    return request.param
 
 
 @pytest.fixture

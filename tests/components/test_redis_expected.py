@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.components.test_redis_commands import calls, sent
-from tests.components.test_redis_hand_over import WAIT, Worker, through
 from tests.support.redis_pair import opened, record, success
 from tests.support.redis_server import RedisServer
+from tests.support.redis_worker import WAIT, Worker, through
 from tests.support.tcp_proxy import TcpProxy
 
 

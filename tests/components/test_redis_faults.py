@@ -25,17 +25,11 @@ from qtasks.components.primitives import (
 )
 from qtasks.errors import FatalError, InvalidNameError, TransientError
 from qtasks.schemas import TaskStatusEnum
-from tests.support.redis_pair import QUEUE, opened, record, success
+from tests.support.redis_pair import QUEUE, key, opened, record, success
 from tests.support.redis_server import RedisServer
-from tests.support.redis_servers import servers
 from tests.support.tcp_proxy import TcpProxy
 
 ACCEPTED, MINE, REJECTED = SettleVerdict.ACCEPTED, SettleVerdict.ALREADY_MINE, SettleVerdict.REJECTED
-
-
-@pytest.fixture(scope="module", params=servers())
-def program(request):
-    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +42,6 @@ def server(program):
 def own_server(program):
     with RedisServer(program, appendonly="yes", appendfsync="always") as started:
         yield started
-
-
-def key(name: str, app: str = "app") -> str:
-    return f"qtasks:{{{app}}}:{name}"
 
 
 # --- The connection -------------------------------------------------------------------------------

@@ -42,6 +42,11 @@ async def opened(url: str, app: str = "app", **settings: Any) -> AsyncIterator[T
             await part.close()
 
 
+def key(name: str, app: str = "app") -> str:
+    """A key as the server has it."""
+    return f"qtasks:{{{app}}}:{name}"
+
+
 def record(**changes: Any) -> TaskRecord:
     """A new record, due now."""
     now = time.time() - 0.001
