@@ -6,7 +6,6 @@ import asyncio
 import logging
 import struct
 from collections.abc import Awaitable, Coroutine, Sequence
-from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -65,7 +64,6 @@ _ADDED = {
     ord("A"): Added.ADDED, ord("H"): Added.ADDED, ord("S"): Added.SAME, ord("C"): Added.CONFLICT,
     ord("E"): Added.EXISTS, ord("F"): Added.FULL,
 }  # fmt: skip
-_EXISTS = Added.EXISTS
 _SETTLED = {
     ord("A"): SettleVerdict.ACCEPTED, ord("M"): SettleVerdict.ALREADY_MINE, ord("R"): SettleVerdict.REJECTED,
 }  # fmt: skip
@@ -77,19 +75,16 @@ _POLL = 1.0
 """Seconds between looks for work while notifications are interrupted."""
 
 
-_verdict = partial(tuple.__new__, AddVerdict)
-
-
 def add_verdicts(reply: bytes, uuids: Sequence[UUID]) -> list[AddVerdict]:
     """What add.lua and add_push.lua say of the records with these uuids: a letter for each, and behind them the
     uuids of those that have the unique keys already."""
     if reply == b"A" * len(uuids):
-        return [_verdict((Added.ADDED, uuid)) for uuid in uuids]
+        return [AddVerdict(Added.ADDED, uuid) for uuid in uuids]
     verdicts: list[AddVerdict] = []
     others = len(uuids)
     for letter, uuid in zip(reply, uuids, strict=False):
         kind = _ADDED[letter]
-        if kind is _EXISTS:
+        if kind is Added.EXISTS:
             uuid, others = uuid_of(reply[others : others + 16]), others + 16
         verdicts.append(AddVerdict(kind, uuid))
     return verdicts
