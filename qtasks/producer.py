@@ -144,11 +144,11 @@ class Producer:
         return item
 
     async def _prepare(self, request: TaskRequest, replay_of: UUID | None) -> Prepared:
-        item, size = self._as_asked(request, replay_of, self._app.clock())
-        args, kwargs = item.args, item.kwargs
+        item, _ = self._as_asked(request, replay_of, self._app.clock())
         await self._pass_triggers(item)
-        changed = item.extra or item.args is not args or item.kwargs is not kwargs
-        self._check(item, None if changed else size)
+        self._check(
+            item, None
+        )  # measured anew: a plugin may have changed them in place, although it must not
         return item
 
     def _as_asked(self, request: TaskRequest, replay_of: UUID | None, now: float) -> tuple[Prepared, int]:
@@ -215,9 +215,10 @@ class Producer:
             item.result_ttl = declared.result_ttl if declared else None
 
     def _check(self, item: Prepared, size: int | None) -> None:
-        """What is stored must be storable. `size`: bytes of the arguments, where they are known."""
+        """What is stored must be storable. `size`: bytes of name and arguments, where they are known."""
         if size is None:
-            size = len(encode_once([item.args, item.kwargs, item.extra]))
+            extra = [item.extra] if item.extra else []
+            size = len(encode_once([item.task_name, item.args, item.kwargs, *extra]))
         if size > self._app.config.max_payload:
             raise PayloadTooLargeError(
                 f"task {item.task_name!r}: the arguments take {size} bytes, more than max_payload "

@@ -90,6 +90,21 @@ async def test_what_is_refused_leaves_nothing(
         assert await app.broker.size() == {}
 
 
+async def test_what_a_plugin_adds_in_place_is_measured(make_app: MakeApp) -> None:
+    class Grows:
+        @hookimpl
+        def qtasks_add_task_before_broker(self, args: tuple[Any, ...], kw: dict[str, Any]) -> None:
+            args[0].append("x" * 1000)
+            kw["more"] = "x" * 1000
+
+    app = make_app(max_payload=1000)
+    app.add_plugin(Grows())
+    async with app:
+        with pytest.raises(PayloadTooLargeError, match="more than max_payload"):
+            await app.add_task("any", args=([],))
+        assert (await app.get_all())[0] == []
+
+
 def test_what_is_no_name_is_not_kept() -> None:
     """A client may send anything, of any size; the names that were seen are remembered."""
     check_name("a-name", "queue name")
