@@ -17,9 +17,11 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.contenders import OURS, PEERS, Entry
+from benchmarks.figures import medians
 from benchmarks.goals import goals
 from benchmarks.session import JEMALLOC
-from benchmarks.suite import FULL, QUICK, Run, default_path, medians
+from benchmarks.suite import FULL, QUICK, Run, default_path, only_turns
+from benchmarks.turns import KINDS
 
 QUIET = 0.7
 """Load average above which something else runs."""
@@ -41,7 +43,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--backlogs", metavar="N,N", help="sizes of the growing backlog; 0 is none")
     parser.add_argument("--peers", metavar="A,B", help=f"only these of {', '.join(known)}; - is none")
     parser.add_argument(
-        "--workloads", metavar="A,B", help="those that the peers take part in, of base,payload,sync,two"
+        "--workloads",
+        metavar="A,B",
+        help="those that the peers take part in, of base,payload,sync,two; or nothing but comparisons in turns, "
+        f"--repeat of them: turns, or some of {','.join(f'turns:{kind}' for kind in KINDS)}",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the raw figures go (JSON)")
     parser.add_argument(
@@ -63,6 +68,15 @@ def chosen(words: str | None) -> tuple[Entry, ...]:
             f"unknown: {', '.join(sorted(unknown))}; the peers are {', '.join(p.name for p in PEERS)}"
         )
     return tuple(peer for peer in PEERS if peer.name in names)
+
+
+def turns_of(words: tuple[str, ...]) -> tuple[str, ...]:
+    """What is compared in turns, if these workloads are turns; nothing if they are others."""
+    known = {"turns": KINDS, **{f"turns:{kind}": (kind,) for kind in KINDS}}
+    turns = [word for word in words if word.startswith("turns")]
+    if turns and not known.keys() >= set(words):
+        raise SystemExit(f"turns are measured alone, and they are {', '.join(known)}, not {', '.join(words)}")
+    return tuple(kind for word in turns for kind in known[word])
 
 
 def write_report(path: Path) -> None:
@@ -110,9 +124,12 @@ def main() -> None:
         )
     if options.backlogs:
         sizes = tuple(int(word) for word in options.backlogs.split(",") if int(word))
-        size = replace(size, backlogs=sizes, peer_backlogs=(), turns=False)
+        compared = tuple(kind for kind in size.compared if kind != "backlog")
+        size = replace(size, backlogs=sizes, peer_backlogs=(), compared=compared)
     if options.workloads:
-        size = replace(size, workloads=tuple(options.workloads.split(",")))
+        words = tuple(options.workloads.split(","))
+        kinds = turns_of(words)
+        size = only_turns(kinds, options.repeat or FULL.turns) if kinds else replace(size, workloads=words)
     path = options.output or default_path()
     warn()
     found = Run(size, peers, path)()

@@ -17,12 +17,13 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks import marks
 from benchmarks.contender import Contender, ContenderError
 from benchmarks.contenders import OURS
 from benchmarks.session import Store, fresh, trips
+from benchmarks.turns import Compared, compare
 
 RATES = ("add_one", "add_crowd", "add_bulk", "drain")
 DRAIN = 20_000
@@ -175,40 +176,22 @@ def in_turns() -> list[dict[str, float]]:
         return seen
 
 
-class Compared(NamedTuple):
-    """One figure at both sizes.
-
-    Attributes:
-        small, large: the medians.
-        ratio: the median of the ratios of a turn, large to small. What slows the machine down for a while does so
-            for both halves of a turn, and for the ratio it does not matter.
-    """
-
-    small: float
-    large: float
-    ratio: float
-
-
 def compared(turns: list[dict[str, float]]) -> dict[str, Compared]:
-    """What turns have shown, by the name of the figure; nothing where nothing was measured."""
+    """What turns have shown, large to small, by the name of the figure; nothing where nothing was measured."""
     if not turns:
         return {}
     small, large = ([each for each in turns if each["waiting"] == size] for size in COMPARED)
-    median = statistics.median
     return {
-        name: Compared(
-            median(each[name] for each in small),
-            median(each[name] for each in large),
-            median(b[name] / a[name] for a, b in zip(small, large, strict=True)),
-        )
+        name: compare([each[name] for each in large], [each[name] for each in small])
         for name in (*RATES, "add_cpu")
     }
 
 
 if __name__ == "__main__":
     if "--turns" in sys.argv:
-        for name, (low, high, ratio) in compared(in_turns()).items():
+        for name, seen in compared(in_turns()).items():
             unit, digits = (1e6, 1) if name == "add_cpu" else (1, 0)
-            print(f"{name:>9}: {low * unit:,.{digits}f} to {high * unit:,.{digits}f}, ratio {ratio:.2f}")
+            small, large = (f"{value * unit:,.{digits}f}" for value in (seen.other, seen.ours))
+            print(f"{name:>9}: {small} to {large}, ratio {seen.ratio:.2f}")
     else:
         measure_all(tuple(int(word) for word in sys.argv[1:]) or (1_000, 10_000))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.backlog import COMPARED, compared
+from benchmarks import backlog
 from benchmarks.contenders import ALL, CEILING, ON_DISK, OURS, OURS_ON_DISK, OURS_SQLITE
-from benchmarks.goals import Figures, goals
+from benchmarks.figures import Figures
+from benchmarks.goals import goals
 from benchmarks.suite import backlog_of
+from benchmarks.turns import Compared, compared
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 VERDICTS = {True: "yes", False: "**no**", None: "–"}
@@ -31,11 +34,24 @@ def goal_table(found: dict[str, Any]) -> str:
     rows = [
         (goal.what, goal.measured, "–" if goal.value is None else f"{goal.value:.2f}", VERDICTS[goal.passed])
         for goal in goals(found)
+        if found["size"]["repeat"] or goal.value is not None  # of turns alone only what they show
     ]
     return table(("Goal", "Measured", "Ratio or figure", "Reached"), rows)
 
 
-def main_table(of: Figures) -> str:
+def core_speed(found: dict[str, Any], contender: str) -> str:
+    """How long a fixed piece of work took beside the basic sessions of a contender, the median in ms."""
+    seen = [
+        session["figures"][name]
+        for session in found["sessions"]
+        if (session["workload"], session["contender"]) == ("base", contender)
+        for name in ("core_before", "core_after")
+        if name in session["figures"]
+    ]
+    return number(statistics.median(seen) if seen else None, 1e3, 1)
+
+
+def main_table(of: Figures, found: dict[str, Any]) -> str:
     """Everybody, the basic figures."""
     rows = []
     for entry in sorted((*ALL, *ON_DISK), key=lambda entry: -(of("drain", entry.name) or 0)):
@@ -54,11 +70,12 @@ def main_table(of: Figures) -> str:
         rows.append((
             name, cell("add_one"), cell("add_crowd"), cell("add_bulk"), cell("drain"), factor, trip, memory,
             cell("waiting_bytes"), cell("worker_cpu", 1e6), cell("server_cpu", 1e6), entry.delivery,
+            core_speed(found, entry.name),
         ))  # fmt: skip
     heads = (
         "", "add one by one, /s", "by 100 callers, /s", "in bulk, /s", "drain, /s", "qtasks is × as fast",
         "round trip p50 / p99, ms", "worker, MB (processes)", "bytes per waiting task", "worker CPU per task, µs",
-        "server CPU per task, µs", "delivery",
+        "server CPU per task, µs", "delivery", "core, ms",
     )  # fmt: skip
     return table(heads, rows)
 
@@ -113,9 +130,34 @@ def backlog_table(points: list[dict[str, Any]]) -> str:
     return table(heads, rows)
 
 
+def pairs_table(seen: dict[str, Compared]) -> str:
+    """What was compared in turns."""
+    names = {
+        "add_one": "add one by one, /s", "add_crowd": "by 100 callers, /s", "add_bulk": "in bulk, /s",
+        "p50": "round trip p50, ms", "p99": "round trip p99, ms", "two": "drain by two worker processes, /s",
+        "plugins": "drain with 3 async plugins, /s", "sqlite": "drain on SQLite with a sync to the disk, /s",
+    }  # fmt: skip
+    rows = []
+    for name, each in seen.items():
+        unit, digits = (1e3, 2) if name in ("p50", "p99") else (1.0, 0)
+        other = f"{number(each.other, unit, digits)} ({each.against})"
+        ratios = f"{each.ratio:.2f}", f"{each.lowest:.2f}", f"{each.highest:.2f}"
+        rows.append((names[name], number(each.ours, unit, digits), other, *ratios, str(each.turns)))
+    heads = (
+        "medians of turns",
+        "this",
+        "against",
+        "median of the ratios of a turn",
+        "lowest",
+        "highest",
+        "turns",
+    )
+    return table(heads, rows)
+
+
 def turns_table(turns: list[dict[str, float]]) -> str:
     """A small backlog and a large one, compared in turns."""
-    found = compared(turns)
+    found = backlog.compared(turns)
     names = {
         "add_one": "add one by one, /s", "add_crowd": "by 100 callers, /s", "add_bulk": "in bulk, /s",
         "drain": "drain, /s", "add_cpu": "server, µs per added task",
@@ -123,11 +165,11 @@ def turns_table(turns: list[dict[str, float]]) -> str:
     rows = []
     for name, label in names.items():
         unit, digits = (1e6, 1) if name == "add_cpu" else (1.0, 0)
-        small, large, ratio = found[name]
-        rows.append((label, number(small, unit, digits), number(large, unit, digits), f"{ratio:.2f}"))
+        large, small = number(found[name].ours, unit, digits), number(found[name].other, unit, digits)
+        rows.append((label, small, large, f"{found[name].ratio:.2f}"))
     heads = (
         "medians of turns",
-        *(f"{size:,} waiting" for size in COMPARED),
+        *(f"{size:,} waiting" for size in backlog.COMPARED),
         "median of the ratios of a turn",
     )
     return table(heads, rows)
@@ -154,21 +196,29 @@ def origin(found: dict[str, Any]) -> str:
     )
     failed = [session for session in found["sessions"] if session["error"]]
     size = found["size"]
+    in_turns = {pair["workload"] for pair in found.get("pairs", [])}
     # Of a run that was cut short only the repetitions that it began count.
-    repeated = 1 + max((session["repetition"] for session in found["sessions"]), default=-1)
+    repeated = 1 + max(
+        (each["repetition"] for each in found["sessions"] if each["workload"] not in in_turns), default=-1
+    )
+    basic = f"{size['plan']['tasks']:,} waiting tasks, medians of {repeated} of {size['repeat']} repetitions"
     return (
         f"{found['began']}: {machine['cores']} cores of {machine['cpu']}, {machine['system']}, {machine['python']}, "
-        f"{machine['server']} without persistence; {size['plan']['tasks']:,} waiting tasks, medians of "
-        f"{repeated} of {size['repeat']} repetitions, {len(found['sessions'])} sessions of which {len(failed)} gave "
-        f"no figure.\n\n{versions}."
+        f"{machine['server']} without persistence; {basic if size['repeat'] else 'nothing but turns'}, "
+        f"{len(found['sessions'])} sessions of which {len(failed)} gave no figure.\n\n{versions}."
     )
 
 
 def markdown(found: dict[str, Any], plot: str | None = None) -> str:
     """All of it."""
     of = Figures(found)
-    parts = [origin(found), "### Goals", goal_table(found), "### All contenders", main_table(of)]
-    if len({session["workload"] for session in found["sessions"]}) > 1:
+    parts = [origin(found), "### Goals", goal_table(found)]
+    if seen := compared(found):
+        parts += ["### In turns", pairs_table(seen)]
+    measured = {session["workload"] for session in found["sessions"]}
+    if "base" in measured:
+        parts += ["### All contenders", main_table(of, found)]
+    if measured & {"payload", "sync", "two"}:
         parts += ["### Other workloads", other_table(of), "### Plugins and the log", plugin_table(of, found)]
     if found.get("chain"):
         parts += ["### Firing a trigger", chain_table(found["chain"])]

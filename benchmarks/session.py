@@ -36,7 +36,7 @@ class Plan:
         one, crowd: how many of them are added one by one, and by 100 callers at once; the rest in bulk, where there
             is such a call.
         trips: round trips of single tasks, once the workers are idle.
-        workers: worker processes, each started as its user would.
+        workers: worker processes, each started as its user would; without one, tasks are added and that is all.
         first: how many of them are added by a client of their own, before the memory of the rest is measured: scripts,
             groups and the like are then there already.
         limit: seconds after which a drain is cut; its rate is that of what was executed.
@@ -103,6 +103,8 @@ def measure(contender: Contender, store: Store, plan: Plan) -> dict[str, float]:
     figures |= {
         f"{WORDS[name]}_cpu": added[name]["cpu"] / added[name]["count"] for name in WORDS if name in added
     }
+    if not plan.workers:
+        return figures
     time.sleep(SETTLED)
     if store.server is not None:
         figures["waiting_bytes"] = (store.memory() - before) / (plan.tasks - plan.first)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,10 @@ from benchmarks.contenders import (
     Entry,
     with_plugins,
 )
+from benchmarks.cores import core_seconds
+from benchmarks.figures import Figures
 from benchmarks.session import Plan, fresh, measure
+from benchmarks.turns import KINDS, pairs
 
 TRIES = 2
 """Attempts at one session; a second failure is written down and the run goes on."""
@@ -39,12 +41,13 @@ class Size:
     """How long it takes.
 
     Parameters:
-        repeat: repetitions of each session.
+        repeat: repetitions of each session; none leaves the turns alone.
         plan: what a session measures, but for its task and its workers.
         backlogs: numbers of waiting tasks as the backlog grows.
         peer_backlogs: the same with the peers, once: drains only, and cut, since some would take an hour.
-        turns: whether a small and a large backlog are compared in turns.
         workloads: which are measured with the peers too; qtasks itself is measured in all.
+        compared: what is compared in turns, of `KINDS`, and `backlog`: a small one and a large one.
+        turns: turns of each pair.
     """
 
     repeat: int
@@ -52,7 +55,8 @@ class Size:
     backlogs: tuple[int, ...]
     peer_backlogs: tuple[int, ...] = ()
     workloads: tuple[str, ...] = ("base", "payload", "sync", "two")
-    turns: bool = True
+    compared: tuple[str, ...] = ("backlog", *KINDS)
+    turns: int = 7
 
 
 CUT = 8.0
@@ -64,8 +68,13 @@ QUICK = Size(
     (1_000, 10_000, 100_000),
     (),
     ("base",),
-    turns=False,
+    compared=(),
 )
+
+
+def only_turns(kinds: tuple[str, ...], turns: int) -> Size:
+    """Nothing but comparisons in turns."""
+    return replace(FULL, repeat=0, backlogs=(), peer_backlogs=(), workloads=(), compared=kinds, turns=turns)
 
 
 @dataclass
@@ -125,12 +134,13 @@ class Run:
         """Measures everything; gives what was saved."""
         self.found["versions"] = self._versions()
         # What is measured once comes first: a run that is cut short has whole repetitions at least.
-        self.found["chain"] = chain.measure_all()
+        self.found["chain"] = chain.measure_all() if self.size.repeat else {}
         self.found["backlog"] = backlog.measure_all(self.size.backlogs) if self.size.backlogs else []
-        self.found["turns"] = backlog.in_turns() if self.size.turns else []
+        self.found["turns"] = backlog.in_turns() if "backlog" in self.size.compared else []
         self._measure(self._peer_backlogs())
         for repetition in range(self.size.repeat):
             self._measure(self._repetition(repetition))
+        self._measure(self._turns())
         self.found["ended"] = now()
         self.save()
         return self.found
@@ -163,6 +173,19 @@ class Run:
             for entry in (OURS, *self.peers):
                 yield attempt(Session(backlog_of(waiting), entry.name, 0), entry, {}, plan)
 
+    def _turns(self) -> Iterator[Session]:
+        # They come last: who the best peer is shows in the repetitions. Each pair has its turn before one has its next,
+        # so that a slow phase does not meet all turns of one.
+        found = pairs(
+            self.size.compared, Figures({"sessions": [asdict(each) for each in self.sessions]}), self.peers
+        )
+        self.found["pairs"] = [pair.saved() for pair in found]
+        for turn in range(self.size.turns):
+            for pair in found:
+                for side in pair.sides(turn):
+                    session = Session(pair.workload, side.entry.name, turn)
+                    yield attempt(session, side.entry, side.options, side.plan)
+
     def save(self) -> None:
         """Writes what is known so far."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +201,7 @@ def backlog_of(waiting: int) -> str:
     return f"{waiting:,} waiting"
 
 
-def attempt(session: Session, entry: Entry, options: dict[str, Any], plan: Plan) -> Session:
+def attempt(session: Session, entry: Entry, options: Mapping[str, Any], plan: Plan) -> Session:
     """Measures one session; a failure is repeated once, then written down."""
     for _ in range(TRIES):
         try:
@@ -192,7 +215,9 @@ def attempt(session: Session, entry: Entry, options: dict[str, Any], plan: Plan)
                     dict(entry.for_trips),
                 ) as contender,
             ):
-                session.figures = measure(contender, store, plan)
+                before = core_seconds()
+                figures = measure(contender, store, plan)
+                session.figures = {**figures, "core_before": before, "core_after": core_seconds()}
                 session.error = None
                 return session
         except (ContenderError, subprocess.TimeoutExpired) as error:
@@ -208,12 +233,12 @@ def tell(session: Session) -> None:
         for name, key, unit, digits in (
             ("one", "add_one", 1, 0), ("crowd", "add_crowd", 1, 0), ("bulk", "add_bulk", 1, 0),
             ("drain", "drain", 1, 0), ("p50", "p50", 1e3, 2), ("p99", "p99", 1e3, 2), ("MB", "resident", 1e-6, 0),
-            ("bytes", "waiting_bytes", 1, 0),
+            ("bytes", "waiting_bytes", 1, 0), ("core", "core_after", 1e3, 0),
         )
         if key in figures
     ]  # fmt: skip
     what = session.error.splitlines()[-1][:200] if session.error else ", ".join(shown)
-    print(f"{session.repetition + 1} {session.workload:<8} {session.contender:<20} {what}", flush=True)
+    print(f"{session.repetition + 1} {session.workload:<12} {session.contender:<21} {what}", flush=True)
 
 
 def machine() -> dict[str, Any]:
@@ -240,22 +265,6 @@ def machine() -> dict[str, Any]:
 def now() -> str:
     """The time."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def medians(found: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """By workload and contender, the median of each figure over the repetitions."""
-    rows: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for session in found["sessions"]:
-        for name, value in session["figures"].items():
-            of = rows.setdefault(session["workload"], {}).setdefault(session["contender"], {})
-            of.setdefault(name, []).append(value)
-    return {
-        workload: {
-            contender: {name: statistics.median(values) for name, values in figures.items()}
-            for contender, figures in contenders.items()
-        }
-        for workload, contenders in rows.items()
-    }
 
 
 def default_path() -> Path:

@@ -17,11 +17,10 @@ ON_SQLITE = URL.startswith("sqlite:///")
 
 
 def made() -> Huey:
-    """The application. On SQLite `synchronous` is OFF, the quickest that huey has. With the option `fsync` it is FULL,
-    as by default where the library has no other default, to which huey leaves it."""
+    """The application. On SQLite huey leaves `synchronous` to the library by default, whose own default is FULL; with
+    the option `fsync` at false it is OFF, the quickest that huey has."""
     if ON_SQLITE:
-        fsync = bool(OPTIONS.get("fsync"))
-        return SqliteHuey("bench", filename=URL.removeprefix("sqlite:///"), fsync=fsync)
+        return SqliteHuey("bench", filename=URL.removeprefix("sqlite:///"), fsync=OPTIONS.get("fsync"))
     return RedisHuey("bench", url=URL, notify_result=bool(OPTIONS.get("notify")))
 
 
