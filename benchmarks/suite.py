@@ -238,7 +238,7 @@ def tell(session: Session) -> None:
         if key in figures
     ]  # fmt: skip
     what = session.error.splitlines()[-1][:200] if session.error else ", ".join(shown)
-    print(f"{session.repetition + 1} {session.workload:<12} {session.contender:<21} {what}", flush=True)
+    print(f"{session.repetition + 1} {session.workload:<17} {session.contender:<22} {what}", flush=True)
 
 
 def machine() -> dict[str, Any]:

@@ -28,10 +28,10 @@ WITHOUT_BASE = {
 }
 """Peer and figure that each goal is compared with where the run did not measure which is the best."""
 FIRST = 100
-OUR_ADDS = {"add_one": 4_000, "add_crowd": 30_000, "add_bulk": 40_000}
-"""Half a second or more of each."""
-THEIR_ADDS = {"add_one": 3_000, "add_crowd": 10_000, "add_bulk": 10_000}
-TRIPS = Plan(tasks=1_000, one=100, crowd=100)
+OUR_ADDS = {"add_one": 10_000, "add_crowd": 30_000, "add_bulk": 40_000}
+THEIR_ADDS = {"add_one": 8_000, "add_crowd": 10_000, "add_bulk": 10_000}
+"""Half a second of each at least; two of adding one by one, whose rate changes with each waking of a process."""
+TRIPS = Plan(tasks=1_000, one=100, crowd=100, trips=2_000)
 DRAIN = Plan(tasks=40_000, one=0, crowd=0, trips=0)
 OURS_TO_DISK, HUEYS_TO_DISK = 20_000, 6_000
 """Tasks of a drain on SQLite: a second of ours, three of huey."""

@@ -333,7 +333,7 @@ def test_a_pair_is_made_for_the_best_peer_and_its_sides_change_places() -> None:
     bulk = found["turns:add, huey"]
     assert bulk.sides(0) == (bulk.ours, bulk.other)
     assert bulk.sides(1) == (bulk.other, bulk.ours)
-    assert (bulk.other.plan.one, bulk.other.plan.crowd) == (3_000, 0)
+    assert (bulk.other.plan.one, bulk.other.plan.crowd) == (8_000, 0)
     assert (bulk.ours.plan.one, bulk.ours.plan.tasks) == (0, 40_100)
     assert pairs(("add", "trip"), of, []) == []
 
