@@ -51,6 +51,18 @@ def make_app(backend: str, folder: Path, *, plugins: Any = (), **settings: Any) 
     return QueueTasks(name, config=config, plugins=plugins, **parts)
 
 
+def recording(app: QueueTasks, name: str = "work", **options: Any) -> list[Any]:
+    """Declares a task that keeps its argument; gives the list."""
+    seen: list[Any] = []
+
+    async def work(value: Any = None) -> Any:
+        seen.append(value)
+        return value
+
+    app.task(name=name, **options)(work)
+    return seen
+
+
 @asynccontextmanager
 async def serving(app: QueueTasks) -> AsyncIterator[asyncio.Task[None]]:
     """The worker of a started application, running beside the test; stopped and checked at the end."""

@@ -1,9 +1,8 @@
-"""Which task runs, when, and how often: orders, unknown names, poison, uniqueness, follow-ups, dead letters."""
+"""Which task runs, when, and how often: orders, unknown names, poison, dead letters."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,13 @@ import pytest
 from qtasks.app import QueueTasks
 from qtasks.components.primitives import QueueSize
 from qtasks.context import TaskContext
-from qtasks.errors import (
-    BulkAddError,
-    PayloadTooLargeError,
-    QueueFullError,
-    TaskCancelError,
-    TaskNotFoundError,
-    UuidConflictError,
-)
+from qtasks.errors import TaskNotFoundError
 from qtasks.markers import hookimpl
-from qtasks.schemas import Task, TaskRequest, TaskStatusEnum, TaskStatusSuccessSchema
+from qtasks.schemas import TaskStatusEnum
 
-from ..apps import WAIT, alive, ended, make_app, run_canary, serving, stored
+from ..apps import WAIT, alive, ended, make_app, recording, serving, stored
 
 SUCCESS, ERROR, NEW = TaskStatusEnum.SUCCESS, TaskStatusEnum.ERROR, TaskStatusEnum.NEW
-
-
-def recording(app: QueueTasks, name: str = "work", **options: Any) -> list[Any]:
-    """Declares a task that keeps its argument; gives the list."""
-    seen: list[Any] = []
-
-    async def work(value: Any = None) -> Any:
-        seen.append(value)
-        return value
-
-    app.task(name=name, **options)(work)
-    return seen
 
 
 # --- Order --------------------------------------------------------------------------------------
@@ -252,208 +232,6 @@ async def test_a_task_whose_deliveries_are_used_up_is_dead(app: QueueTasks) -> N
         record = await ended(app, task.uuid)
         assert (record.status, record.dead, seen) == (ERROR, True, [])
         assert "lost" in (record.traceback or "")
-
-
-# --- Uniqueness and identity --------------------------------------------------------------------
-
-
-async def test_unique_key(app: QueueTasks) -> None:
-    """One open task has it: the second call gets the first one's task; a finished one frees it."""
-    seen = recording(app)
-    keys = ["k", "nul\0", 'quotes"`', "glob*?[a]{b}\\:\n"]
-    async with app:
-        first = {key: await app.add_task("work", args=(key,), unique_key=key) for key in keys}
-        for key in keys:
-            assert (await app.add_task("work", args=("other",), unique_key=key)).uuid == first[key].uuid
-    async with alive(app):
-        for key in keys:
-            await ended(app, first[key].uuid)
-            second = await app.add_task("work", args=(key,), unique_key=key)
-            assert second.uuid != first[key].uuid
-            await ended(app, second.uuid)
-    assert sorted(seen) == sorted(keys * 2)
-
-
-async def test_the_same_uuid(app: QueueTasks) -> None:
-    """The same task is there already; another one is a conflict, whatever a plugin makes of its arguments."""
-    seen = recording(app)
-    recording(app, "other")
-    uuid = uuid4()
-
-    class Salts:
-        @hookimpl
-        def broker_add_before(self, model: Any) -> Any:
-            return replace(model, kwargs={**model.kwargs, "salt": uuid4().hex})
-
-        @hookimpl
-        def storage_get(self, result: Task) -> Any:
-            return replace(result, kwargs={key: result.kwargs[key] for key in result.kwargs if key != "salt"})
-
-    app.add_plugin(Salts(), name="salts")
-    async with alive(app):
-        assert (await app.add_task("work", args=(1,), uuid=uuid)).uuid == uuid
-        await ended(app, uuid)
-        again = await app.add_task("work", args=(1,), uuid=uuid)
-        assert (again.uuid, again.status, again.returning) == (uuid, SUCCESS, 1)
-        for name, args in [("work", (2,)), ("other", (1,))]:
-            with pytest.raises(UuidConflictError, match=str(uuid)):
-                await app.add_task(name, args=args, uuid=uuid)
-        assert (await stored(app, uuid)).returning == 1
-    assert seen == [1]
-
-
-async def test_a_batch_in_which_some_are_not_added(backend: str, tmp_path: Path) -> None:
-    """The others are, and the error says which is which."""
-    app = make_app(backend, tmp_path, max_queue=3)
-    seen = recording(app)
-    async with app:
-        taken = await app.add_task("work", args=(0,))
-        requests = [
-            TaskRequest(task_name="work", args=(1,)),
-            TaskRequest(task_name="work", args=(9,), uuid=taken.uuid),
-            TaskRequest(task_name="work", args=(2,)),
-            TaskRequest(task_name="work", args=(3,)),
-            TaskRequest(task_name="work", args=(4,), queue="second"),
-        ]
-        with pytest.raises(BulkAddError) as caught:
-            await app.add_tasks(requests)
-        assert sorted(caught.value.tasks) == [0, 2, 4]
-        assert {i: type(error) for i, error in caught.value.errors.items()} == {
-            1: UuidConflictError,
-            3: QueueFullError,
-        }
-        await app.serve(until_idle=True)
-    assert sorted(seen) == [0, 1, 2, 4]
-
-
-async def test_a_batch_of_which_a_trigger_refuses_one(app: QueueTasks) -> None:
-    """None is stored."""
-
-    class Refuses:
-        @hookimpl
-        def storage_add(self, task_status: Any) -> None:
-            if task_status.args == (2,):
-                raise TaskCancelError("not this one")
-
-    recording(app)
-    app.add_plugin(Refuses(), name="refuses")
-    async with alive(app):
-        with pytest.raises(TaskCancelError):
-            await app.add_tasks([TaskRequest(task_name="work", args=(n,)) for n in range(4)])
-        assert sum((await app.storage.counts()).values()) == 0
-        await run_canary(app)
-
-
-async def test_too_large_arguments(backend: str, tmp_path: Path) -> None:
-    """Refused before anything is stored, as the caller gives them and as plugins leave them."""
-    app = make_app(backend, tmp_path, max_payload=2000)
-    recording(app)
-
-    class Grows:
-        @hookimpl
-        def broker_add_before(self, model: Any) -> Any:
-            return replace(model, extra={"big": "x" * 3000}) if model.args == ("grow",) else None
-
-    app.add_plugin(Grows(), name="grows")
-    async with alive(app):
-        for value in ("x" * 3000, "grow"):
-            with pytest.raises(PayloadTooLargeError):
-                await app.add_task("work", args=(value,))
-        assert sum((await app.storage.counts()).values()) == 0
-
-
-# --- Follow-ups ---------------------------------------------------------------------------------
-
-
-class Then:
-    """Adds follow-up tasks to the success of `first`."""
-
-    def __init__(self, *requests: TaskRequest) -> None:
-        self.requests = requests
-
-    @hookimpl
-    def worker_remove_finished_task(self, model: Any) -> Any:
-        if isinstance(model, TaskStatusSuccessSchema) and model.task_name == "first":
-            return {"model": replace(model, then=self.requests)}
-        return None
-
-
-async def test_follow_ups_are_stored_with_the_result(app: QueueTasks) -> None:
-    """Whoever sees the result finds them there; they went through the producer triggers."""
-    recording(app, "first")
-    seen = recording(app, "second", queue="second")
-    uuid, later = uuid4(), uuid4()
-    prepared = []
-
-    class Sees:
-        @hookimpl
-        def storage_add(self, task_status: Any) -> None:
-            prepared.append(task_status.task_name)
-
-    app.add_plugin(Sees(), name="sees")
-    app.add_plugin(
-        Then(
-            TaskRequest(task_name="second", args=("now",), uuid=uuid),
-            TaskRequest(task_name="second", args=("later",), uuid=later, available_at=app.clock() + 0.05),
-        ),
-        name="then",
-    )
-    async with alive(app):
-        await ended(app, (await app.add_task("first")).uuid)
-        record = await stored(app, uuid)
-        assert record is not None
-        assert record.queue == "second"
-        assert (await ended(app, uuid)).returning == "now"
-        assert (await ended(app, later)).returning == "later"
-    assert seen == ["now", "later"]
-    assert prepared[:3] == ["first", "second", "second"]
-
-
-async def test_a_follow_up_that_is_refused_ends_the_task_in_error(app: QueueTasks) -> None:
-    """Nothing is stored of it, and the result is not announced as a success."""
-    recording(app, "first")
-    app.add_plugin(Then(TaskRequest(task_name="second", args=(object(),))), name="then")
-    async with alive(app):
-        record = await ended(app, (await app.add_task("first", args=("result",))).uuid)
-        assert (record.status, record.returning) == (ERROR, None)
-        assert "'second'" in (record.traceback or "")
-        assert (await app.storage.counts())["new"] == 0
-
-
-@pytest.mark.parametrize("refused", [False, True])
-async def test_a_task_that_ends_badly_has_follow_ups_too(app: QueueTasks, refused: bool) -> None:
-    """Where one is refused, the end of the task is what it was."""
-    uuids = {"error": uuid4(), "cancel": uuid4()}
-
-    @app.task(name="fails")
-    async def fails(how: str) -> None:
-        raise ValueError("the cause") if how == "error" else TaskCancelError("the cause")
-
-    recording(app, "second")
-
-    class Cleans:
-        @hookimpl
-        def worker_remove_finished_task(self, model: Any) -> Any:
-            if model.task_name == "fails":
-                status = model.status.value
-                args = (object(),) if refused else (status,)
-                return {
-                    "model": replace(
-                        model, then=(TaskRequest(task_name="second", args=args, uuid=uuids[status]),)
-                    )
-                }
-            return None
-
-    app.add_plugin(Cleans())
-    async with alive(app):
-        for how, uuid in uuids.items():
-            record = await ended(app, (await app.add_task("fails", args=(how,))).uuid)
-            assert record.status.value == how
-            assert "the cause" in (record.traceback or record.cancel_reason or "")
-            if refused:
-                assert await stored(app, uuid) is None
-            else:
-                assert (await ended(app, uuid)).returning == how
 
 
 # --- Dead letters -------------------------------------------------------------------------------
