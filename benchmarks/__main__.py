@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,8 @@ def main() -> None:
         kinds = turns_of(words)
         size = only_turns(kinds, options.repeat or FULL.turns) if kinds else replace(size, workloads=words)
     path = options.output or default_path()
+    # Workers are in sessions of their own: a run that is ended would leave them behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     warn()
     found = Run(size, peers, path)()
     found |= {"medians": medians(found), "goals": [{**g._asdict(), "passed": g.passed} for g in goals(found)]}
