@@ -192,7 +192,8 @@ class Colocated(ABC):
         was.
 
         Raises:
-            TransientError: the store does not answer, so a task may come still.
+            TransientError: the store does not answer. Nothing comes all the same: what was handed over meanwhile is
+                left to its lease.
         """
 
     @abstractmethod

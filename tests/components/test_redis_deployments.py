@@ -79,7 +79,7 @@ def form_cluster(nodes: Sequence[RedisServer], meet: tuple[int, ...] = ()) -> No
     bounds = [0, 5461, 10923, 16384]
     for n, node in enumerate(nodes):
         with node.client() as client:
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", bounds[n], bounds[n + 1] - 1)
+            client.execute_command("CLUSTER", "ADDSLOTS", *range(bounds[n], bounds[n + 1]))
             client.execute_command("CLUSTER", "MEET", "127.0.0.1", *(meet or (nodes[0].port,)))
     for node in nodes:
         with node.client() as client:

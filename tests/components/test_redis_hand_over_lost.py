@@ -9,6 +9,7 @@ import time
 import pytest
 
 from qtasks.components.primitives import SettleVerdict
+from qtasks.components.redis import broker as redis_broker
 from qtasks.components.redis.wire import Addition
 from qtasks.errors import TransientError
 from tests.support.redis_pair import QUEUE, opened, record, success
@@ -196,6 +197,95 @@ async def test_a_message_that_is_none_harms_nothing(server, caplog):
         await broker.add_and_push([record()], None)
         await worker.gets()
     assert caplog.text.count("cannot be read") == 2
+
+
+def failing(claimed: object) -> None:
+    raise RuntimeError("a fault of the taker")
+
+
+async def test_a_message_that_cannot_be_taken_costs_that_message(server, caplog):
+    """Whatever is raised there must not end the connection, with all that is told over it. The task is left to its
+    lease, and its deliveries are counted, so it can do this only so often."""
+    url = server.url()
+    async with opened(url) as (broker, _, _, link), opened(url) as (client, *_):
+        worker = Worker(broker)
+        await worker.rests(lease=0.5)
+        generation = link.notifier.generation
+        take, worker.take = worker.take, failing
+        await client.add_and_push([lost := record()], None)
+        await link.notifier.caught_up()
+        worker.take = take
+        assert (link.notifier.listening, link.notifier.generation) == (True, generation)
+        assert str(lost.uuid) in caplog.text
+        assert "a fault of the taker" in caplog.text
+        while not (report := await client.sweep(10, 5)).restored:
+            await asyncio.sleep(0.01)
+        assert report.restored == [lost.uuid]
+        ((handle, _),) = await worker.rests()
+        await broker.settle_and_ack([success(handle)])
+        await client.add_and_push([following := record()], None)
+        assert (await worker.gets())[0].uuid == following.uuid
+
+
+@pytest.mark.parametrize("way", ["claimed", "handed over"])
+async def test_a_record_that_fails_in_an_unforeseen_way_is_buried(server, monkeypatch, way):
+    """It ends neither the claims of a worker nor what it is told."""
+    url = server.url()
+    async with opened(url) as (broker, _, _, link), opened(url) as (client, *_):
+        decode = redis_broker.decode_open
+        bad, good = record(), record()
+
+        def decoding(uuid, value):
+            if uuid == bad.uuid:
+                raise RuntimeError("an unforeseen fault")
+            return decode(uuid, value)
+
+        monkeypatch.setattr(redis_broker, "decode_open", decoding)
+        worker = Worker(broker)
+        if way == "handed over":
+            await worker.rests()
+            link.notifier.work.clear()
+        await client.add_and_push([bad], None)
+        if way == "handed over":
+            await asyncio.wait_for(link.notifier.work.wait(), WAIT)
+        await client.add_and_push([good], None)
+        assert [handle.uuid for handle, _ in await worker.rests()] == [good.uuid]
+        (buried,) = await client.buried(10)
+        assert (buried.uuid, "an unforeseen fault" in buried.reason) == (bad.uuid, True)
+
+
+async def test_the_word_of_a_lost_connection_is_taken_back_before_the_next_one_listens(server):
+    """Who left it may stop meanwhile."""
+    url = server.url()
+    async with behind_proxy(server, url) as (proxy, (broker, _, _, link)), opened(url) as (client, *_):
+        await Worker(broker).rests()
+        generation = link.notifier.generation
+        proxy.cut()
+        async with asyncio.timeout(WAIT):
+            while link.notifier.generation == generation:
+                await asyncio.sleep(0.01)
+        await client.add_and_push([record()], None)
+        assert size(await client.size()) == (1, 0)
+
+
+async def test_nothing_is_handed_over_after_a_withdrawal_that_failed(server):
+    """Only the connection of the commands is lost: what tells is given up with it."""
+    url = server.url()
+    async with opened(url) as (broker, _, _, link), opened(url) as (client, *_):
+        worker = Worker(broker)
+        await worker.rests()
+        commands = await link.command("CLIENT", "ID")
+        with server.client() as admin:
+            admin.client_kill_filter(_id=commands)
+        with pytest.raises(TransientError):
+            await broker.withdraw()
+        assert await link.notifier.ensure(WAIT)
+        await client.add_and_push([record()], None)
+        assert (worker.taken, size(await client.size())) == ([], (1, 0))
+        ((handle, _),) = await worker.rests()
+        await broker.settle_and_ack([success(handle)])
+        await client.add_and_push([record()], None)
+        await worker.gets()
 
 
 async def test_a_full_server_hands_nothing_over(server):

@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio
 
 from qtasks.components.redis import RedisBroker, RedisLink, RedisStorage, parse_url
-from qtasks.components.redis.faults import backend_error
+from qtasks.components.redis.faults import backend_error, wants_relocation
 from qtasks.components.redis.target import async_connection, sync_connection
 from qtasks.errors import ConfigError, FatalError, TransientError
 
@@ -133,6 +133,23 @@ def test_errors_of_the_server(text, kind):
     error = backend_error(parsed, "redis://host/0")
     assert type(error) is kind
     assert "redis://host/0" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "moved"),
+    [
+        ("@user_script: 11: -OOM command not allowed when used memory > 'maxmemory'.", TransientError, False),
+        ("@user_script: 11: -READONLY You can't write against a read only replica.", TransientError, True),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", FatalError, False),
+    ],
+)
+def test_errors_inside_a_script_before_redis_7(words, kind, moved):
+    """The server puts words about the script before them."""
+    text = f"ERR Error running script (call to f_9463d925): @user_script:11: {words}"
+    parsed = redis.asyncio.connection.DefaultParser.parse_error(text)
+    error = backend_error(parsed, "redis://host/0")
+    assert (type(error), wants_relocation(parsed)) == (kind, moved)
+    assert "this version of qtasks" not in str(error)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ START_TIMEOUT = 20.0
 
 USER, PASSWORD = "qtasks", "correct horse"
 ACL = (
-    "~qtasks:{*}:* &qtasks:{*}:* -@all "
+    "~qtasks:{*}:* resetchannels &qtasks:{*}:* -@all "
     "+ping +info +select +client|setinfo +client|setname +evalsha +script|load +cluster|slots "
     "+subscribe +publish +pubsub|numsub +time +get +set +del +unlink +incr +incrby "
     "+hget +hset +hsetnx +hdel +hlen +hexists +hmget +hgetall +hscan +hincrby +hrandfield "
@@ -161,8 +161,10 @@ class RedisServer:
 
     def restrict(self) -> None:
         """Makes the user with the minimum of rights."""
-        known = self.version >= (7, 2)
-        rights = [right for right in ACL.split() if known or right not in SINCE_7_2]
+        version = self.version
+        rights = [right for right in ACL.split() if version >= (7, 2) or right not in SINCE_7_2]
+        if version < (7,):  # which knows no rights to a part of a command
+            rights = list(dict.fromkeys(right.partition("|")[0] for right in rights))
         with self.client() as client:
             client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", *rights)
 

@@ -98,6 +98,57 @@ async def test_a_worker_that_stops_leaves_nothing_leased(server):
         assert sorted(ran) == list(range(added))
 
 
+async def test_a_worker_that_stopped_while_its_backend_was_away_is_handed_nothing():
+    """Its application goes on, and with it the connection that tells. The word that it rests survives on the server."""
+    with RedisServer(appendonly="yes", appendfsync="always") as own:
+        async with applications(own) as (app, client), app:
+
+            @app.task(name="work")
+            async def work() -> int:
+                return 1
+
+            serving = asyncio.create_task(app.serve())
+            await at_rest(client)
+            notifier = app.broker.link.notifier
+            generation = notifier.generation
+            own.kill()
+            await app.stop()
+            await asyncio.wait_for(serving, WAIT)
+            own.start()
+            async with asyncio.timeout(WAIT):
+                while notifier.generation == generation:
+                    await asyncio.sleep(0.005)
+            task = await client.add_task("work")
+            assert (await client.broker.size())["default"] == QueueSize(ready=1)
+            await app.serve(until_idle=True)
+            found = await task.wait_result(WAIT)
+            assert (found.returning, found.deliveries) == (1, 1)
+
+
+@pytest.mark.thorough
+async def test_a_worker_stops_in_time_though_its_backend_does_not_answer():
+    """I10. The deadline counts from the signal, whatever else is waited for."""
+    with RedisServer() as own:
+        async with applications(own, shutdown_timeout=0.0) as (app, client):
+            began = asyncio.Event()
+
+            @app.task(name="long")
+            async def long() -> None:
+                began.set()
+                await asyncio.Event().wait()
+
+            serving = asyncio.create_task(app.serve())
+            await at_rest(client)
+            await client.add_task("long")
+            await asyncio.wait_for(began.wait(), WAIT)
+            own.pause()
+            try:
+                await app.stop()
+                await asyncio.wait_for(serving, 10)  # of which 4 s are given; it took 20
+            finally:
+                own.resume()
+
+
 async def test_a_worker_that_runs_a_task_alone_is_handed_nothing(server):
     """On its last delivery a task may kill its worker, with all that is there."""
     async with applications(server, max_deliveries=2) as (app, client):

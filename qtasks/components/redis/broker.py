@@ -381,7 +381,9 @@ class RedisBroker(Broker, Colocated):
         """The record of a delivery that the server started; one that cannot be read is noted, to be buried."""
         try:
             record = decode_open(handle.uuid, value)
-        except UnreadableError as error:
+        except Exception as error:  # whatever it is, it must cost neither the batch nor what else is told
+            if not isinstance(error, UnreadableError):
+                _log.exception("the record of task %s cannot be read", handle.uuid, exc_info=error)
             self._unreadable.append((handle, str(error)))
             return None
         record.status = TaskStatusEnum.PROCESS
@@ -399,11 +401,14 @@ class RedisBroker(Broker, Colocated):
         if not notifier.used:
             return
         self._armed = None
-        await self.link.command("HDEL", self.link.calls.key("wake"), notifier.channel)
         try:
+            await self.link.command("HDEL", self.link.calls.key("wake"), notifier.channel)
             await notifier.caught_up()
-        except TimeoutError as error:
-            raise TransientError(f"{self!r} does not answer") from error
+        except BaseException as error:
+            notifier.renew()
+            if isinstance(error, TimeoutError):
+                raise TransientError(f"{self!r} does not answer") from error
+            raise
         notifier.work.set()  # whoever rests claims again, when it may
 
     def _handed(self, message: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 
 from redis import exceptions as redis_errors
@@ -32,6 +33,10 @@ _FATAL_CODES = {
 }
 
 
+_FROM_SCRIPT = re.compile(r"@user_script: ?\d+: -?([A-Z]+) ")
+"""Before Redis 7, an error of a command inside a script stands behind words about the script."""
+
+
 class Disconnected(redis_errors.ConnectionError):
     """The connection was lost with commands under way; it is not known whether they were carried out."""
 
@@ -49,7 +54,7 @@ def backend_error(error: BaseException, where: str) -> BackendError:
             f"The certificate of Redis at {where} is not accepted: {_root(error)}. Name its authority with "
             "ssl_ca_certs in the URL; ssl_check_hostname=no accepts another host name."
         )
-    code = text.split(" ", 1)[0].rstrip(":")
+    code = _code(text)
     for kind, advice in _FATAL_ADVICE.items():
         if isinstance(error, kind):
             return FatalError(f"Redis at {where} refuses: {text}. {advice}")
@@ -61,6 +66,12 @@ def backend_error(error: BaseException, where: str) -> BackendError:
         # What is left are errors of use: an unknown command (a server too old), a script that fails.
         return FatalError(f"Redis at {where} does not understand this version of qtasks: {text}")
     return TransientError(f"Redis at {where} is away: {text or type(error).__name__}")
+
+
+def _code(text: str) -> str:
+    """The word with which the server says what kind of error it is."""
+    inner = _FROM_SCRIPT.search(text)
+    return text.split(" ", 1)[0].rstrip(":") if inner is None else inner[1]
 
 
 def _root(error: BaseException) -> BaseException:
@@ -77,4 +88,5 @@ def _from_script(text: str) -> bool:
 
 def wants_relocation(error: BaseException) -> bool:
     """Whether the server answered that it is not the one (any more): nothing was carried out."""
-    return isinstance(error, redis_errors.MovedError | redis_errors.ReadOnlyError | redis_errors.AskError)
+    moved = isinstance(error, redis_errors.MovedError | redis_errors.ReadOnlyError | redis_errors.AskError)
+    return moved or _code(str(error)) == "READONLY"

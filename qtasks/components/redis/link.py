@@ -26,6 +26,8 @@ _log = logging.getLogger("qtasks.redis")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,48}")
 SCHEMA = b"1"
 """The version of the layout of the keys, kept in `meta`."""
+CLOSING = 0.5
+"""Seconds that the server has to answer who closes: a word that is left there hands nothing over without a listener."""
 
 
 class RedisLink:
@@ -144,8 +146,9 @@ class RedisLink:
         notifier, lane, mux = self._notifier, self._lane, self._mux
         if notifier is not None and mux is not None and notifier.used:
             try:
-                await mux.call(pack([b"HDEL", self.calls.key("wake"), notifier.channel]))
-            except (RedisError, OSError) as error:
+                async with asyncio.timeout(CLOSING):
+                    await mux.call(pack([b"HDEL", self.calls.key("wake"), notifier.channel]))
+            except (RedisError, OSError, TimeoutError) as error:
                 _log.debug("the wake-up of this process is left registered: %s", error)
         self._notifier = self._lane = self._mux = None
         for part in (notifier, lane, mux):

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
+from uuid import UUID
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from qtasks.components.redis.protocol import Connect, Wire
 from qtasks.components.redis.scripts import pack
@@ -37,6 +39,7 @@ class Notifier:
     def __init__(self, connect: Connect, prefix: str, timeout: float) -> None:
         self._connect = connect
         self._timeout = timeout
+        self._wake = f"{prefix}wake".encode()
         self.channel = f"{prefix}tell:{os.urandom(8).hex()}".encode()
         self.work = asyncio.Event()
         self.handed: set[Callable[[bytes], None]] = set()
@@ -51,6 +54,7 @@ class Notifier:
         self._expected: tuple[bytes, asyncio.Future[bytes | None]] | None = None
         self._early: bytes | None = None
         self._wire: Wire | None = None
+        self._lost: asyncio.Future[None] | None = None
         self._fences: dict[bytes, asyncio.Future[None]] = {}
 
     @property
@@ -140,6 +144,15 @@ class Notifier:
         finally:
             self._fences.pop(fence, None)
 
+    def renew(self) -> None:
+        """Gives its connection up: nothing more is heard before the next one has taken back the word that this process
+        has left with the server."""
+        self._listening.clear()
+        if self._wire is not None:
+            self._wire.abort()
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_exception(RedisConnectionError("it was given up"))
+
     async def close(self) -> None:
         """Stops listening."""
         if self._task is not None:
@@ -152,9 +165,13 @@ class Notifier:
         pause = RECONNECT_FIRST
         while True:
             wire: Wire | None = None
-            lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            lost = self._lost = asyncio.get_running_loop().create_future()
             try:
                 wire = await self._connect(self._told, lost.set_exception)
+                if self.generation:
+                    # Who left word over the connection before may be about to stop: tasks that it is handed wait for
+                    # their lease then. Who still rests claims again.
+                    await self._ask(wire, [b"HDEL", self._wake, self.channel], lost)
                 await self._ask(wire, [b"SUBSCRIBE", self.channel], lost)
                 self.generation += 1
                 self._failure = None
@@ -169,9 +186,11 @@ class Notifier:
                 self._listening.clear()
             except (RedisError, OSError, TimeoutError) as error:
                 _log.debug("notifications are interrupted: %s", error)
+            except Exception as error:
+                _log.exception("notifications are interrupted by an error of qtasks", exc_info=error)
             finally:
                 self._listening.clear()
-                self._wire = None
+                self._wire = self._lost = None
                 fences, self._fences = self._fences, {}
                 for fence in fences.values():
                     if not fence.done():
@@ -224,7 +243,11 @@ class Notifier:
             return
         if payload[16:17] == b"L":  # an entry; the record of a waiting client has an F there
             for handed in self.handed:
-                handed(payload)
+                try:
+                    handed(payload)
+                except Exception as error:  # it must not cost the connection and what else is told over it
+                    uuid = UUID(bytes=payload[:16])
+                    _log.error("task %s was handed over and not taken; its lease ends", uuid, exc_info=error)
             return
         if payload[:16] not in self._waiters:
             self._early = payload  # of a task whose enqueue is not answered yet

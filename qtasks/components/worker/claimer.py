@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from qtasks.components.worker.backoff import Backoff
@@ -99,11 +100,12 @@ class Claimer:
             if len(claimed) < wanted and self.open:
                 if not claimed:
                     worker.progressed()
-                await self._wait_for_work()
+                await self._rest(worker.app.broker.wait_for_work(worker.queues, IDLE_WAIT))
         except TransientError as error:
             log.warning("the backend is away, trying again: %s", error)
             self._claim_ended()
-            await backoff.wait()
+            if self.open:
+                await self._rest(backoff.wait())
         finally:
             self._claim_ended()
 
@@ -128,11 +130,11 @@ class Claimer:
             self._rate = (ended - self._measured) / seconds
             self._measured, self._measured_at = ended, now
 
-    async def _wait_for_work(self) -> None:
-        worker = self._worker
+    async def _rest(self, ends: Coroutine[Any, Any, None]) -> None:
+        """Waits for it, or until the claims are closed up."""
         own = self._waiting = asyncio.current_task()
         try:
-            await worker.app.broker.wait_for_work(worker.queues, IDLE_WAIT)
+            await ends
         except asyncio.CancelledError:
             # `close_up` ends the wait; whoever else cancels means the whole loop.
             if self.open or own is None or own.uncancel():

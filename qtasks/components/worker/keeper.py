@@ -44,11 +44,13 @@ class Keeper:
         self._tick = time.monotonic()
         self._ticker = self._loop.call_later(min(self._lease / 10, STALL / 4), self._on_tick)
 
-    async def close(self) -> None:
-        """Stops the thread; leases that are still held run out by themselves."""
+    async def close(self, deadline: float) -> None:
+        """Stops the thread; leases that are still held run out by themselves. Until that loop time it is waited for: it
+        may wait for a backend that does not answer."""
         self._stop.set()
         self._ticker.cancel()
-        await self._loop.run_in_executor(None, self._thread.join, 5.0)
+        left = max(0.0, deadline - self._loop.time())
+        await self._loop.run_in_executor(None, self._thread.join, left)
 
     def _run(self) -> None:
         next_pass = time.monotonic() + self._lease / 3

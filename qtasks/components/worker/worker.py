@@ -146,36 +146,36 @@ class Worker(Component):
 
     async def stop(self) -> None:
         """Graceful shutdown: stop claiming, release what waits here, give running tasks until the deadline,
-        stop them, release what stopped, write all results, fire `worker_stop`."""
+        stop them, release what stopped, write all results, fire `worker_stop`. The time counts from the beginning, also
+        where the backend does not answer (I10)."""
         if not self.running:
             return
+        deadline = self.loop.time() + self.config.shutdown_timeout
+        last = deadline + 2 * STOPPING
         self._claimer.close_up()
         self._work.set()
         self._finisher.close_up()
-        await self._claimer.ended()
+        await self._until(deadline, self._claimer.ended())
         await self._cancel(self._restoring)
         await self._withdraw()
         self._release_buffer()
         if self._busy:
             log.info("waiting up to %.3g s for %d running tasks", self.config.shutdown_timeout, self._busy)
-            await self._wait_idle(self.config.shutdown_timeout)
+            await self._until(deadline, self._none_runs())
         for slot in list(self._slots.values()):
             slot.request(Stop.SHUTDOWN)
         if self._busy:
-            await self._wait_idle(STOPPING)
+            await self._until(self._soon(last), self._none_runs())
         await self._cancel(self._subworkers)
-        try:
-            async with asyncio.timeout(STOPPING):
-                await self._finisher.drained()
-        except TimeoutError:
+        if not await self._until(self._soon(last), self._finisher.drained()):
             log.error(
                 "%d results could not be written in time; the tasks will run again", len(self._finisher)
             )
         await self._cancel(self._services)
         self.deadlines.close()
-        await self.restorer.leave()
+        await self._until(self._soon(last), self.restorer.leave())
         await self.pm.hook.worker_stop(worker=self)
-        await self._keeper.close()
+        await self._keeper.close(self._soon(last))
         if not self.failure.done():
             self.failure.cancel()
         elif not self.failure.cancelled():
@@ -187,14 +187,22 @@ class Worker(Component):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _wait_idle(self, seconds: float) -> None:
+    async def _until(self, deadline: float, ends: Coroutine[Any, Any, None]) -> bool:
+        """Waits for it, until that loop time at most; gives whether it ended."""
         try:
-            async with asyncio.timeout(seconds):
-                while self._busy:
-                    self._alone.clear()
-                    await self._alone.wait()
+            async with asyncio.timeout_at(deadline):
+                await ends
         except TimeoutError:
-            pass
+            return False
+        return True
+
+    def _soon(self, last: float) -> float:
+        return min(self.loop.time() + STOPPING, last)
+
+    async def _none_runs(self) -> None:
+        while self._busy:
+            self._alone.clear()
+            await self._alone.wait()
 
     # --- Claiming ---------------------------------------------------------------------------
 
@@ -238,13 +246,12 @@ class Worker(Component):
         self._wake_subworker()
 
     async def _withdraw(self) -> None:
-        """From here on nothing comes that was not claimed. What comes all the same, where the backend was away just
-        now, `take` and the subworkers give back."""
+        """From here on nothing comes that was not claimed."""
         try:
             async with asyncio.timeout(STOPPING):
                 await self.app.delivery.withdraw()
         except (BackendError, TimeoutError) as error:
-            log.debug("the backend is away: tasks may be handed over still", exc_info=error)
+            log.debug("the backend is away: what it hands over just now is left to its lease", exc_info=error)
 
     def _wake_subworker(self) -> None:
         """Wakes one subworker, which wakes the next one if there is more to do: tasks that never wait are run by

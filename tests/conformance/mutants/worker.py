@@ -261,7 +261,7 @@ class _(Run):
 
 @mutant("waits for nobody at shutdown", "WORKER-73")
 class _(Worker):
-    async def _wait_idle(self, seconds):
+    async def _none_runs(self):
         return
 
 
