@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.components.test_redis_commands import calls, sent
-from tests.support.redis_pair import opened, record, success
+from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer
 from tests.support.redis_worker import WAIT, Worker, through
 from tests.support.tcp_proxy import TcpProxy
@@ -77,6 +77,44 @@ async def test_whoever_waits_asks_nothing(server):
             assert await made.trip(value) == value
         assert sent(before, calls(server), "evalsha") == 6, "one to add, one to settle"
         assert await made.word() == {}
+
+
+async def test_whoever_waits_is_told_before_the_reply_leaves(server):
+    """The server has written to the waiting process when the reply to the settle can be read, and not the other way
+    round, which keeps whoever waits from the processor for as long as somebody else is woken."""
+    async with opened(server.url()) as (broker, storage, *_):
+        with server.client() as client, client.pubsub() as listener:
+            listener.subscribe("waits")
+            listener.get_message(timeout=WAIT)  # the answer to that
+            for _ in range(20):
+                await broker.add_and_push([record()], None)
+                ((handle, _),) = await broker.claim_and_start(1, QUEUE, "me", 30.0)
+                await storage.link.run("wait", [handle.uuid.bytes, b"waits"])
+                await broker.settle_and_ack([success(handle)])
+                message = listener.get_message(timeout=0)
+                assert message is not None, "the reply was there before the message"
+                assert message["data"].startswith(handle.uuid.bytes)
+
+
+async def test_a_ping_goes_ahead_only_where_somebody_is_likely_to_wait(server):
+    async with trips(server.url()) as made:
+        before = calls(server)
+        await made.trip(1)
+        assert sent(before, calls(server), "ping") == 2, "of the enqueue and of the settle"
+    async with opened(server.url()) as (broker, *_):
+        before = calls(server)
+        await broker.add_and_push([record()], None)
+        await broker.add_and_push([record(), record()], None)
+        claimed = await broker.claim_and_start(3, QUEUE, "me", 30.0)
+        await broker.settle_and_ack([success(handle) for handle, _ in claimed])
+        assert len(claimed) == 3
+        assert sent(before, calls(server), "ping") == 0, "nobody waits here, nor for a batch"
+        await broker.add_and_push([record()], None)
+        await broker.add_and_push([record()], None)
+        claimed = await broker.claim_and_start(2, QUEUE, "me", 30.0)
+        before = calls(server)
+        await asyncio.gather(*(broker.settle_and_ack([success(handle)]) for handle, _ in claimed))
+        assert sent(before, calls(server), "ping") == 1, "the second is under way with the first"
 
 
 async def test_whoever_does_not_wait_is_told_once_in_vain(server):

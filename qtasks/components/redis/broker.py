@@ -347,7 +347,9 @@ class RedisBroker(Broker, Colocated):
             notifier = self._notifier
             if len(uuids) == 1 and notifier is not None and notifier.expects:
                 generation = notifier.generation
-                reply = await self.link.run("add_plain", [*args, notifier.channel], queues, durable=True)
+                reply = await self.link.run(
+                    "add_plain", [*args, notifier.channel], queues, durable=True, tells=True
+                )
                 if reply == b"H" and generation == notifier.generation:
                     notifier.expect(uuids[0].bytes)
             else:
@@ -435,7 +437,7 @@ class RedisBroker(Broker, Colocated):
             args: list[bytes] = []
             for settle in part:
                 args += settled(settle, queues)
-            calls.append(self.link.run("settle_ack", args, queues, durable=True))
+            calls.append(self.link.run("settle_ack", args, queues, durable=True, tells=len(part) == 1))
         return settle_verdicts(b"".join(await gather(calls)))
 
 

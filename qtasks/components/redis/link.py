@@ -194,7 +194,13 @@ class RedisLink:
             raise backend_error(error, self.target.masked) from error
 
     async def run(
-        self, name: str, args: Sequence[bytes], queues: tuple[str, ...] = (), *, durable: bool = False
+        self,
+        name: str,
+        args: Sequence[bytes],
+        queues: tuple[str, ...] = (),
+        *,
+        durable: bool = False,
+        tells: bool = False,
     ) -> Any:
         """Runs a script, in one round trip.
 
@@ -203,6 +209,8 @@ class RedisLink:
             args: what it is given after the names of the queues.
             queues: the queues whose keys it needs.
             durable: whether the reply waits for the durability that is configured.
+            tells: whether somebody waits for what it tells, see `Multiplexer.tell`. What waits to be durable does
+                without.
 
         Raises:
             TransientError: the connection was lost, or the server cannot serve now.
@@ -211,7 +219,7 @@ class RedisLink:
         mux = self._open_mux()
         data = self.calls(name, args, queues)
         lane = self._lane if durable else None
-        call = mux.call if lane is None else lane.call
+        call = lane.call if lane is not None else mux.tell if tells else mux.call
         try:
             try:
                 return await call(data)

@@ -18,7 +18,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from qtasks.components.redis.faults import Disconnected
 from qtasks.components.redis.protocol import Connect, Wire
+from qtasks.components.redis.scripts import pack
 from qtasks.errors import NotStartedError
+
+_PING = pack([b"PING"])
 
 
 class Multiplexer:
@@ -37,7 +40,7 @@ class Multiplexer:
         self._connecting: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._watch: asyncio.TimerHandle | None = None
-        self._pending: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._pending: deque[tuple[asyncio.Future[Any] | None, float]] = deque()
         self._loop: asyncio.AbstractEventLoop
 
     async def open(self) -> None:
@@ -71,6 +74,12 @@ class Multiplexer:
         """
         return self._connect_and_send(data) if self._wire is None else self.send(data)
 
+    def tell(self, data: bytes) -> Awaitable[Any]:
+        """As `call`, for a command by which another process is told of something for which it waits: if nothing else
+        is under way here, that one hears of it before the reply leaves, so that the waking of this process does not
+        hold it up."""
+        return self._connect_and_send(data) if self._wire is None else self.send(data, tells=True)
+
     async def _connect_and_send(self, data: bytes) -> Any:
         await self._ready()
         return await self.send(data)
@@ -83,15 +92,20 @@ class Multiplexer:
         if self._wire is None:
             await self._ready()
 
-    def send(self, data: bytes) -> asyncio.Future[Any]:
-        """Sends one packed command over the connection that `ready` found."""
+    def send(self, data: bytes, *, tells: bool = False) -> asyncio.Future[Any]:
+        """Sends one packed command over the connection that `ready` found. `tells`: see `tell`."""
         wire = self._wire
         if wire is None:
             raise NotStartedError("The connection to Redis is not open")
         loop = self._loop
         future: asyncio.Future[Any] = loop.create_future()
-        alone = not self._pending
-        self._pending.append((future, loop.time()))
+        alone, now = not self._pending, loop.time()
+        if alone and tells:
+            # What a server has to write at the end of a turn it writes to that connection last which had something
+            # first: this one, by the reply to a PING. That takes it far less than a packet which comes first.
+            self._pending.append((None, now))
+            data = _PING + data
+        self._pending.append((future, now))
         wire.write(data, alone=alone)
         if self._watch is None:
             self._watch = loop.call_later(self._timeout, self._check_time)
@@ -125,8 +139,8 @@ class Multiplexer:
             )
             return
         future, _ = self._pending.popleft()
-        if future.done():
-            return  # its caller was cancelled: the reply is dropped
+        if future is None or future.done():
+            return  # the reply is dropped: of a PING, or its caller was cancelled
         if isinstance(reply, Exception):
             future.set_exception(reply)
         else:
@@ -157,7 +171,7 @@ class Multiplexer:
             self._watch = None
         pending, self._pending = self._pending, deque()
         for future, _ in pending:
-            if not future.done():
+            if future is not None and not future.done():
                 lost = Disconnected(f"the connection was lost before the reply: {error}")
                 lost.__cause__ = error
                 future.set_exception(lost)
