@@ -65,11 +65,11 @@ async def settle_args(uuid: bytes, epoch: float, record: bytes) -> tuple[bytes, 
 async def drain_batch(link: RedisLink) -> int:
     """Claims a batch, runs it and settles it; gives how many it had."""
     claim = [b"%d" % BATCH, OWNER.encode(), b"600.0", b"", b"600.0"]
-    _, _, entries, *values = await link.run("claim_start", claim, QUEUES)
+    _, _, (entries,), *values = await link.run("claim_start", claim, QUEUES)
     if values:
         args: list[bytes] = []
         for (uuid, _, _, _, _, epoch, *_), value in zip(
-            wire._ENTRY.iter_unpack(entries), values, strict=True
+            wire.entries_of(OWNER, QUEUES[0]).iter_unpack(entries), values, strict=True
         ):
             args += await settle_args(uuid, epoch, value)
         await link.run("settle_ack", args, QUEUES)

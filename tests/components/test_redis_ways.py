@@ -8,6 +8,7 @@ task that is handed over to an idle worker is compared with one that this worker
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -102,7 +103,8 @@ class Program:
         self.held: dict[UUID, DeliveryHandle] = {}
 
     def beginning(self) -> Iterator[tuple[str, Callable[[Side], Any]]]:
-        """Some tasks, added and claimed, the first as most are; one more, handed over."""
+        """Some tasks, added and claimed, the first as most are; one more, handed over; and a batch in which each is
+        different from most in one thing, which nothing else in it shows."""
         made = [
             TaskRecord(
                 uuid=uuid(n), task_name="task", queue=QUEUES[n % 2], digest="0a" * 16,
@@ -112,8 +114,13 @@ class Program:
             for n in range(12)
         ]  # fmt: skip
         yield "add", lambda side: side.broker.add_and_push(made, None)
-        yield "claim", self._claims(100, QUEUES, "me")
+        for most in (7, 100):
+            yield "claim", self._claims(most, QUEUES, "me")
         yield "hand", self._hands(lambda now: replace(made[0], uuid=uuid(12)), "me", None)
+        odd = [replace(made[0], uuid=uuid(n)) for n in range(13, 18)]
+        yield "add", lambda side: side.broker.add_and_push(odd, None)
+        yield "spoil", raw(make_odd)
+        yield "claim", self._claims(5, QUEUES, "me")
 
     def step(self, number: int) -> tuple[str, Callable[[Side], Any]]:
         """The name of a step, and the step."""
@@ -137,12 +144,20 @@ class Program:
         return lambda side: side.broker.add_and_push([each(side.now) for each in made], most)
 
     def _claim(self, draw: Random) -> Callable[[Side], Any]:
-        n, owner = draw.choice((100, 100, 2)), draw.choice(OWNERS)
-        return self._claims(n, draw.sample(QUEUES, draw.choice((3, 3, 2, 1))), owner)
+        n, owner, at_rest = draw.choice((500, 100, 100, 2, 1)), draw.choice(OWNERS), draw.random() < 0.5
+        return self._claims(n, draw.sample(QUEUES, draw.choice((3, 3, 2, 1))), owner, at_rest=at_rest)
 
-    def _claims(self, n: int, queues: Sequence[str], owner: str) -> Callable[[Side], Any]:
+    def _claims(
+        self, n: int, queues: Sequence[str], owner: str, *, at_rest: bool = False
+    ) -> Callable[[Side], Any]:
         async def claim(side: Side) -> Any:
-            return self._known(await side.broker.claim_and_start(n, tuple(queues), owner, LEASE))
+            side.hand.at_rest = at_rest
+            found = await side.broker.claim_and_start(n, tuple(queues), owner, LEASE)
+            rest, word = side.rest, side.client.hgetall("qtasks:{app}:wake")
+            if at_rest:
+                side.hand.at_rest = False
+                await side.broker.withdraw()  # the next task would be handed over on one side only
+            return rest, word, self._known(found)
 
         return claim
 
@@ -352,6 +367,18 @@ def spoiling(draw: Random, target: UUID) -> Callable[[Side], Any]:
             client.hset(KEYS[name], target.bytes, changed)
 
     return raw(spoil)
+
+
+def make_odd(client: Any) -> None:
+    """A token without an entry; records that do not begin as one does, or end too early, or just not; and one that is
+    due right now."""
+    client.hset(KEYS["run"], uuid(13).bytes, struct.pack(">cdIddH2s", b"N", 1.0, 1, START, START, 2, b"me"))
+    client.hincrby("qtasks:{app}:count", "back", 1)
+    for n, begins, size in ((14, b"X", 99), (15, b"R", 17), (16, b"R", 18)):
+        record = client.hget(KEYS["rec"], uuid(n).bytes)
+        client.hset(KEYS["rec"], uuid(n).bytes, begins + record[1:size])
+    client.zrem("qtasks:{app}:ready:alpha", uuid(17).bytes)
+    client.zadd("qtasks:{app}:delayed:alpha", {uuid(17).bytes: START})
 
 
 def raw(change: Callable[[Any], Any]) -> Callable[[Side], Any]:

@@ -166,14 +166,14 @@ class RedisBroker(Broker, Colocated):
 
     async def _claim(
         self, name: str, queues: tuple[str, ...], args: list[bytes], more: list[bytes]
-    ) -> list[bytes]:
+    ) -> list[Any]:
         """Claims; a reply that has all there was has registered this process to be told of more."""
         notifier = self.link.notifier
         notifier.start()
         channel = notifier.channel if notifier.listening else b""
         generation = notifier.generation
         notifier.work.clear()  # before the claim: what arrives after it is not in its reply
-        reply: list[bytes] = await self.link.run(name, [*args, channel, *more], queues)
+        reply: list[Any] = await self.link.run(name, [*args, channel, *more], queues)
         self._armed = (queues, generation) if channel and reply[0] != b"0" else None
         self._next_due = float(reply[0]) + asyncio.get_running_loop().time() if reply[0] else None
         return reply

@@ -16,6 +16,8 @@ local function hset(key, list, first, last)
   call('HSET', key, unpack(list, first, last))
 end
 
+local function text(number) return string.format('%.17g', number) end
+
 local arrivals = {}
 local function arrived(name) arrivals[name] = (arrivals[name] or 0) + 1 end
 

@@ -129,30 +129,16 @@ local function take(q, id, score, epoch, owner)
   return e
 end
 
--- A worker that found less than it wanted leaves word where it can be told of more, and on which terms (add_plain.lua); a
--- full server may refuse that, which costs latency only. Gives the seconds until the next entry is due, '' where none
--- waits, '0' and no word where there is more.
-local function rest_until_due(channel, names, terms)
-  for i = 1, #queues do
-    if call('ZCARD', queues[i].ready_key) > 0 then return '0' end
-  end
-  if channel ~= '' then redis.pcall('HSET', K.wake, channel, ' ' .. names .. ' ' .. terms) end
-  local due = ''
-  for i = 1, #queues do
-    local first = call('ZRANGE', queues[i].delayed_key, 0, 0, 'WITHSCORES')
-    if first[2] and (due == '' or tonumber(first[2]) < due) then due = tonumber(first[2]) end
-  end
-  return due == '' and '' or text(math.max(due - now, 0))
-end
-
--- Saves a claimed entry; gives what its claimer is told. `tail` is the owner as an entry has it, `index` that of
--- the queue as two bytes. That an entry was restored is said once.
-local function claimed(id, e, tail, index)
-  local told = pack(ENTRY_HEAD, 'L', e.restored, e.deliveries, e.score, e.epoch, e.available)
+-- Saves a claimed entry; gives what its claimer is told behind its uuid: the entry, as it stands but that an entry was
+-- restored, which is said once. `tail` is the owner as an entry has it.
+local function claimed(id, e, tail)
+  local told = pack(ENTRY_HEAD, 'L', e.restored, e.deliveries, e.score, e.epoch, e.available) .. tail .. e.queue
   local saved = told
-  if e.restored ~= 0 then saved = pack(ENTRY_HEAD, 'L', 0, e.deliveries, e.score, e.epoch, e.available) end
-  ent:put(id, saved .. tail .. e.queue)
-  return id .. told .. index
+  if e.restored ~= 0 then
+    saved = pack(ENTRY_HEAD, 'L', 0, e.deliveries, e.score, e.epoch, e.available) .. tail .. e.queue
+  end
+  ent:put(id, saved)
+  return told
 end
 
 -- Scripts that must see every queue are refused when the caller does not know all of them.

@@ -164,5 +164,3 @@ local function seq()
   seq_next = seq_next + 1
   return seq_next - 1
 end
-
-local function text(number) return string.format('%.17g', number) end
