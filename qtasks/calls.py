@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
-from qtasks.schemas import DELAY_MAX, Task, TaskRequest
+from qtasks.schemas import DELAY_MAX, Task, TaskRequest, make_request
 
 
 def positional(args: Sequence[Any]) -> tuple[Any, ...]:
@@ -49,7 +49,7 @@ class AddOptions(NamedTuple):
             extra["unique_key"] = self.unique_key
         if self.trace is not None:
             extra["qtasks.trace"] = self.trace
-        return TaskRequest(
+        return make_request(
             task_name=task_name, args=args, kwargs=dict(kwargs), queue=self.queue, priority=self.priority,
             available_at=self._available_at(now), uuid=self.uuid, extra=extra,
         )  # fmt: skip

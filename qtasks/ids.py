@@ -4,12 +4,14 @@ made for every task."""
 from __future__ import annotations
 
 import os
+from struct import Struct
 from uuid import UUID, SafeUUID
 
 _new, _unknown = object.__new__, SafeUUID.unknown
 # A UUID refuses to be changed; its slots do not.
 _set_int, _set_is_safe = UUID.__dict__["int"].__set__, UUID.__dict__["is_safe"].__set__
 _DRAWN = 256
+_NUMBER = Struct("16s")
 # What version 4 and its variant make of the two bytes that tell them.
 _VERSION = bytes(byte & 0x0F | 0x40 for byte in range(256))
 _VARIANT = bytes(byte & 0x3F | 0x80 for byte in range(256))
@@ -39,7 +41,7 @@ class _Random:
         drawn = bytearray(os.urandom(16 * _DRAWN))
         drawn[6::16] = drawn[6::16].translate(_VERSION)
         drawn[8::16] = drawn[8::16].translate(_VARIANT)
-        first, *self.left = [int.from_bytes(drawn[i : i + 16], "big") for i in range(0, len(drawn), 16)]
+        first, *self.left = [int.from_bytes(number, "big") for (number,) in _NUMBER.iter_unpack(drawn)]
         return first
 
 

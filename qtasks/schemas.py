@@ -475,6 +475,7 @@ def task_from_record(record: TaskRecord) -> Task:
 
 _new_task = object.__new__
 make_record = maker(TaskRecord)
+make_request = maker(TaskRequest)
 make_new, make_process, make_success = (
     maker(TaskStatusNewSchema), maker(TaskStatusProcessSchema), maker(TaskStatusSuccessSchema),
 )  # fmt: skip

@@ -23,6 +23,9 @@ class Server:
         await answer
         return [2 * item for item in items]
 
+    async def call(self, number: int) -> list[int]:
+        return await self.combiner([number])
+
     @property
     def under_way(self) -> list[tuple[list[int], asyncio.Future[None]]]:
         return [call for call in self.calls if not call[1].done()]
@@ -37,7 +40,7 @@ async def turns() -> None:
 async def test_one_alone_is_sent_at_once():
     server = Server()
     for number in range(3):
-        caller = asyncio.create_task(server.combiner([number]))
+        caller = asyncio.create_task(server.call(number))
         await asyncio.sleep(0)
         ((items, answer),) = server.under_way
         assert items == [number]
@@ -47,7 +50,7 @@ async def test_one_alone_is_sent_at_once():
 
 async def test_a_crowd_travels_in_groups_that_take_turns():
     server, count = Server(), 3 * GROUP + 5
-    callers = [asyncio.create_task(server.combiner([number])) for number in range(count)]
+    callers = [asyncio.create_task(server.call(number)) for number in range(count)]
     most = 0
     await turns()
     while server.under_way:
@@ -57,18 +60,38 @@ async def test_a_crowd_travels_in_groups_that_take_turns():
     assert [await caller for caller in callers] == [[2 * number] for number in range(count)]
     assert sorted(item for items, _ in server.calls for item in items) == list(range(count))
     assert most == FLIGHTS
-    assert len(server.calls) <= 5
+    # The first one was alone; the others are halved as soon as nothing is under way.
+    assert [len(items) for items, _ in server.calls] == [1, count - 1]
+
+
+async def test_a_crowd_that_comes_again_is_halved():
+    server, count, rounds = Server(), 3 * GROUP + 4, 4
+
+    async def calls_again(number: int) -> None:
+        for _ in range(rounds):
+            assert await server.combiner([number]) == [2 * number]
+
+    callers = [asyncio.create_task(calls_again(number)) for number in range(count)]
+    await turns()
+    while server.under_way:
+        server.under_way[0][1].set_result(None)
+        await turns()
+    await asyncio.gather(*callers)
+    sizes = [len(items) for items, _ in server.calls]
+    assert sum(sizes) == rounds * count
+    assert sizes[:2] == [1, count - 1]  # nobody knew that more would come
+    assert set(sizes[2:-2]) == {count // 2}
 
 
 async def test_few_who_come_in_one_turn_travel_together():
     server = Server()
-    callers = [asyncio.create_task(server.combiner([number])) for number in range(4)]
+    callers = [asyncio.create_task(server.call(number)) for number in range(4)]
     await turns()
     assert [items for items, _ in server.under_way] == [[0]]  # the first one was alone
     server.under_way[0][1].set_result(None)
     await turns()
     assert [items for items, _ in server.under_way] == [[1, 2, 3]]
-    again = [asyncio.create_task(server.combiner([number])) for number in (5, 6)]
+    again = [asyncio.create_task(server.call(number)) for number in (5, 6)]
     server.under_way[0][1].set_result(None)
     await turns()
     assert [items for items, _ in server.under_way] == [[5, 6]]  # after a crowd nobody is taken for alone
@@ -85,7 +108,7 @@ async def test_one_that_calls_again_and_again_holds_up_nobody():
 
     again = asyncio.create_task(calls_again())
     await turns()
-    other = asyncio.create_task(server.combiner([1]))
+    other = asyncio.ensure_future(server.combiner([1]))
     await turns()
     assert [items for items, _ in server.under_way] == [[0]]
     server.under_way[0][1].set_result(None)
@@ -101,7 +124,7 @@ async def test_one_that_calls_again_and_again_holds_up_nobody():
 
 async def test_an_error_is_that_of_its_group_and_a_caller_that_is_gone_holds_up_nobody():
     server = Server()
-    first, gone, third = [asyncio.create_task(server.combiner([number])) for number in range(3)]
+    first, gone, third = [asyncio.create_task(server.call(number)) for number in range(3)]
     await turns()
     server.under_way[0][1].set_exception(OSError("cut"))
     await turns()

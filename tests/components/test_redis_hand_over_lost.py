@@ -10,7 +10,7 @@ import pytest
 
 from qtasks.components.primitives import SettleVerdict
 from qtasks.components.redis import broker as redis_broker
-from qtasks.components.redis.wire import Addition
+from qtasks.components.redis.wire import additions
 from qtasks.errors import TransientError
 from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer
@@ -179,7 +179,7 @@ async def test_an_unreadable_record_is_buried(server):
         await worker.rests()
         link.notifier.work.clear()
         task = record(digest="0a" * 16)
-        head, part = Addition.of(task).args(QUEUE)
+        (head, part), _ = additions([task], QUEUE)
         await client.link.run("add_push", [b"", head, part[:25] + b"no JSON"], QUEUE)
         await asyncio.wait_for(link.notifier.work.wait(), WAIT)
         assert worker.taken == []

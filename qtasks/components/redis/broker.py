@@ -39,12 +39,15 @@ from qtasks.components.redis.wire import (
     CHUNK,
     Addition,
     HandedOver,
+    addition,
     additions,
     chunks,
     dropped,
     handles_of,
     held,
+    is_plain_addition,
     number,
+    place,
     queues_of,
     settled,
     token,
@@ -116,7 +119,7 @@ class RedisBroker(Broker, Colocated):
         self._owner = ""
         self._unreadable: list[tuple[DeliveryHandle, str]] = []
         self._audit_cursor = b"0"
-        self._combined: Combiner[Addition, AddVerdict] = Combiner(self._add)
+        self._combined: Combiner[tuple[Addition, int | None], AddVerdict] = Combiner(self._add)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.link.target.masked})"
@@ -308,7 +311,7 @@ class RedisBroker(Broker, Colocated):
 
     async def add_and_push(self, records: Sequence[TaskRecord], max_queue: int | None) -> list[AddVerdict]:
         if len(records) <= PART:
-            return await self._combined([Addition.of(record, max_queue) for record in records])
+            return await self._combined([(addition(record), max_queue) for record in records])
         adding: list[asyncio.Task[list[AddVerdict]]] = []
         try:
             for part in chunks(records, PART):
@@ -324,14 +327,15 @@ class RedisBroker(Broker, Colocated):
             replies = await gather(adding)
         return [verdict for verdicts in replies for verdict in verdicts]
 
-    def _add(self, items: Sequence[Addition]) -> Coroutine[Any, Any, list[AddVerdict]]:
-        queues = queues_of([item.queue for item in items])
+    def _add(self, items: Sequence[tuple[Addition, int | None]]) -> Coroutine[Any, Any, list[AddVerdict]]:
+        records = [record for (record, _, _), _ in items]
+        queues = queues_of([record.queue for record in records])
         args: list[bytes] = []
         plain = True
-        for item in items:
-            args += item.args(queues)
-            plain = plain and item.plain
-        return self._send(args, plain, queues, items[0].max_queue, [item.uuid for item in items])
+        for (record, started, part), _ in items:
+            plain = plain and is_plain_addition(started, part)
+            args += (place(record, started, queues), part)
+        return self._send(args, plain, queues, items[0][1], [record.uuid for record in records])
 
     async def _send(
         self,

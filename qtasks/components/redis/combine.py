@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from qtasks.components.redis.wire import CHUNK
 
@@ -15,11 +16,6 @@ FLIGHTS = 2
 
 T = TypeVar("T")
 V = TypeVar("V")
-
-
-class _Waiting(NamedTuple, Generic[T, V]):
-    items: Sequence[T]
-    future: asyncio.Future[list[V]]
 
 
 class Combiner(Generic[T, V]):
@@ -38,68 +34,78 @@ class Combiner(Generic[T, V]):
         self._flying = 0
         self._crowded = False
         self._turn_ends = False
-        self._waiting: list[_Waiting[T, V]] = []
+        self._waiting: deque[tuple[Sequence[T], asyncio.Future[list[V]]]] = deque()
         self._size = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, items: Sequence[T]) -> list[V]:
-        """The verdicts on these items. Raises what `send` raises."""
+    def __call__(self, items: Sequence[T]) -> Awaitable[list[V]]:
+        """The verdicts on these items, to be awaited at once. Raises what `send` raises."""
         # Whoever waits already is first, also before one that calls again in the turn in which its last call ended.
-        if self._flying or self._crowded or self._waiting:
-            future: asyncio.Future[list[V]] = asyncio.get_running_loop().create_future()
-            self._waiting.append(_Waiting(items, future))
-            self._size += len(items)
-            self._go_on()
-            return await future
-        self._flying = 1
+        if not (self._flying or self._crowded or self._waiting):
+            return self._alone(items)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[V]] = loop.create_future()
+        self._waiting.append((items, future))
+        self._size += len(items)
+        if not self._turn_ends:
+            self._go_on(loop)
+        return future
+
+    async def _alone(self, items: Sequence[T]) -> list[V]:
+        self._flying += 1
         try:
             return await self._send(items)
         finally:
             self._flying -= 1
-            self._go_on()
+            self._go_on(asyncio.get_running_loop())
 
-    def _go_on(self) -> None:
-        """Sends what waits if it is worth a call; if nothing is under way, at the latest when the turn ends."""
-        if self._size >= GROUP and self._flying < FLIGHTS:
-            self._start()
-        elif self._waiting and not self._flying and not self._turn_ends:
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Sends what waits when the turn ends, so that all that come in it travel together: if nothing is under way, or
+        if it is worth a call."""
+        if self._turn_ends or self._flying >= FLIGHTS or not self._waiting:
+            return
+        if not self._flying or self._size >= GROUP:
             self._turn_ends = True
-            asyncio.get_running_loop().call_soon(self._end_turn)
+            loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._turn_ends = False
-        if self._waiting and not self._flying:
-            self._start()
+        groups = min(FLIGHTS - self._flying, self._size // GROUP)
+        if not groups and self._waiting and not self._flying:
+            groups = 1
+        for left in range(groups, 0, -1):
+            group = self._next_group(-(-self._size // left))
+            self._crowded = len(group) > 1
+            self._flying += 1
+            task = asyncio.create_task(self._serve(group), name="qtasks-redis-combine")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    def _start(self) -> None:
-        self._flying += 1
-        task = asyncio.create_task(self._serve(self._next_group()), name="qtasks-redis-combine")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _serve(self, group: list[_Waiting[T, V]]) -> None:
-        self._crowded = len(group) > 1
+    async def _serve(self, group: list[tuple[Sequence[T], asyncio.Future[list[V]]]]) -> None:
         try:
-            verdicts = await self._send([item for each in group for item in each.items])
+            verdicts = await self._send([item for items, _ in group for item in items])
         except Exception as error:
-            for each in group:
-                if not each.future.done():
-                    each.future.set_exception(error)
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
         else:
             at = 0
-            for each in group:
-                if not each.future.done():
-                    each.future.set_result(verdicts[at : at + len(each.items)])
-                at += len(each.items)
+            for items, future in group:
+                size = len(items)
+                if not future.done():
+                    future.set_result(verdicts[at : at + size])
+                at += size
         finally:
             self._flying -= 1
-            self._go_on()
+            self._go_on(asyncio.get_running_loop())
 
-    def _next_group(self) -> list[_Waiting[T, V]]:
-        count = size = 0
-        while count < len(self._waiting) and (count == 0 or size + len(self._waiting[count].items) <= CHUNK):
-            size += len(self._waiting[count].items)
-            count += 1
-        group, self._waiting = self._waiting[:count], self._waiting[count:]
+    def _next_group(self, wanted: int) -> list[tuple[Sequence[T], asyncio.Future[list[V]]]]:
+        """Whoever has waited longest, until they have so many items, and not more than a call may take."""
+        group: list[tuple[Sequence[T], asyncio.Future[list[V]]]] = []
+        size, waiting = 0, self._waiting
+        while waiting and (not group or (size < wanted and size + len(waiting[0][0]) <= CHUNK)):
+            each = waiting.popleft()
+            size += len(each[0])
+            group.append(each)
         self._size -= size
         return group

@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
-from uuid import UUID
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from qtasks.components.primitives import DeliveryHandle, DropVerdict, HoldVerdict, Outcome, Settle
 from qtasks.components.redis.records import (
@@ -123,34 +122,33 @@ def added(record: TaskRecord) -> tuple[bytes, bytes]:
     return record.uuid.bytes + encode_token(record), encode_part(record)
 
 
-class Addition(NamedTuple):
-    """A record on its way into add_plain.lua or add_push.lua. The JSON is made before it meets other callers' records,
-    so that a value without a JSON form fails for its own caller only."""
+Addition: TypeAlias = tuple[TaskRecord, bytes, bytes]
+"""A record on its way into add_plain.lua or add_push.lua, with its token and its part."""
 
-    queue: str
-    uuid: UUID
-    priority: int
-    token: bytes
-    part: bytes
-    max_queue: int | None
-    plain: bool
+
+def addition(record: TaskRecord) -> Addition:
+    """Of a record. Its JSON is made before it meets other callers' records, so that a value without a JSON form fails
+    for its own caller only.
+
+    Raises:
+        EncodeError: a value has no JSON form.
+    """
+    return record, encode_token(record), encode_part(record)
+
+
+def is_plain_addition(token: bytes, part: bytes) -> bool:
     """Whether it is new and due at once, without a unique key: what add_plain.lua takes."""
+    return not token and is_plain(part)
 
-    @classmethod
-    def of(cls, record: TaskRecord, max_queue: int | None = None) -> Addition:
-        """Of a record. Raises `EncodeError`."""
-        token, part = encode_token(record), encode_part(record)
-        plain = not token and is_plain(part)
-        return cls(record.queue, record.uuid, record.priority, token, part, max_queue, plain)
 
-    def args(self, queues: Sequence[str]) -> tuple[bytes, bytes]:
-        """Where it is queued, and its part."""
-        head = _ADD.pack(self.uuid.bytes, queues.index(self.queue), self.priority)
-        return head + self.token, self.part
+def place(record: TaskRecord, token: bytes, queues: Sequence[str]) -> bytes:
+    """Where a record is queued, which the scripts are given before its part."""
+    return _ADD.pack(record.uuid.bytes, queues.index(record.queue), record.priority) + token
 
 
 def additions(records: Sequence[TaskRecord], queues: Sequence[str]) -> tuple[list[bytes], bool]:
-    """The arguments that `Addition` gives, for records that meet no other caller's; and whether all are plain.
+    """The arguments of the scripts for records that meet no other caller's; and whether all are plain. There are many
+    of these, so none of them is made an `Addition`.
 
     Raises:
         EncodeError: a value has no JSON form.
@@ -158,13 +156,9 @@ def additions(records: Sequence[TaskRecord], queues: Sequence[str]) -> tuple[lis
     plain = True
     args: list[bytes] = []
     for record in records:
-        head = _ADD.pack(record.uuid.bytes, queues.index(record.queue), record.priority)
-        if token := encode_token(record):
-            head += token
-            plain = False
-        part = encode_part(record)
-        plain = plain and is_plain(part)
-        args += (head, part)
+        token, part = encode_token(record), encode_part(record)
+        plain = plain and is_plain_addition(token, part)
+        args += (place(record, token, queues), part)
     return args, plain
 
 
@@ -189,6 +183,6 @@ def settled(settle: Settle, queues: Sequence[str]) -> list[bytes]:
         head += _NACK.pack(nack.delay, nack.deliveries, nack.min_epoch)
     owner = handle.owner.encode()
     args = [head + _SHORT.pack(len(owner)) + owner, body]
-    for record in settle.then:
-        args += Addition.of(record).args(queues)
+    if settle.then:
+        args += additions(settle.then, queues)[0]
     return args
