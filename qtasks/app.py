@@ -261,8 +261,7 @@ class QueueTasks(Declares):
         """As `add_task`, with the options as one value."""
         self.starter.check_started()
         request = options.request(task_name, args, kwargs, self.clock())
-        producer = self.producer
-        task = (await producer.store(await producer.prepare_all([request])))[0]
+        task = (await self.producer.store([await self.producer.prepare(request)]))[0]
         if isinstance(task, QTasksError):
             raise task
         return task if options.timeout is None else await task.wait_result(options.timeout)

@@ -103,9 +103,9 @@ class Producer:
             PluginError, TaskCancelError, TaskRejected: a plugin refused.
             InvalidNameError, EncodeError, PayloadTooLargeError, ValueError: the request is not valid.
         """
-        return (await self.prepare_all([request], replay_of))[0]
+        return (await self._prepare_all([request], replay_of))[0]
 
-    async def prepare_all(
+    async def _prepare_all(
         self, requests: Sequence[TaskRequest], replay_of: UUID | None = None
     ) -> list[Prepared]:
         """As `prepare`, for some. Where nobody is told of the triggers, a task needs no coroutine and no model."""
@@ -246,7 +246,7 @@ class Producer:
         Raises:
             EnqueueUnknownError: the connection was cut before the reply.
         """
-        return await self.store(await self.prepare_all(requests))
+        return await self.store(await self._prepare_all(requests))
 
     async def store(self, prepared: list[Prepared], *, tries: int = TRIES) -> list[Task | QTasksError]:
         """As `add`, for tasks that passed the triggers. The list is used up."""
