@@ -15,6 +15,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -143,7 +144,21 @@ def declare(app: QueueTasks) -> None:
         note("runs", context.uuid, "end", os.getpid(), wall())
         return result
 
+    declare_stubborn(app, begin)
     declare_poison(app, begin)
+
+
+def declare_stubborn(app: QueueTasks, begin: Callable[[TaskContext], str]) -> None:
+    """A task that does not stop when it is told to."""
+
+    @app.task(name="stubborn", echo=True)
+    async def stubborn(context: TaskContext, seconds: float) -> str:
+        result = begin(context)
+        while begun(context.uuid) < 2:  # its first worker does not get rid of it
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(seconds)
+        note("runs", context.uuid, "end", os.getpid(), wall())
+        return result
 
 
 def declare_poison(app: QueueTasks, begin: Callable[[TaskContext], str]) -> None:

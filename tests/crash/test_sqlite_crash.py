@@ -139,6 +139,19 @@ def test_sigterm_under_load_ends_in_time(place: Site) -> None:
     assert asyncio.run(_process_or_new(place))
 
 
+def test_a_task_that_swallows_its_cancellation_does_not_keep_the_worker(place: Site) -> None:
+    add(place, "stubborn", 60.0)
+    worker = place.worker()
+    wait_for("it runs", lambda: place.begun(worker))
+    began = time.monotonic()
+    worker.terminate()
+    assert worker.wait(30) == 0
+    assert time.monotonic() - began < 1 + 5  # I10
+    assert "stubborn" in (place.dir / "worker.log").read_text()
+    place.worker()
+    judge(place, acked=1, repeats=1)
+
+
 async def _process_or_new(place: Site) -> bool:
     async with client(place) as app:
         tasks = await everything(app)

@@ -40,6 +40,8 @@ STALL = 10.0
 """Seconds after which a claim or a settle without an answer is reported."""
 STOPPING = 2.0
 """Seconds that stopped tasks, and then the last results, are given at shutdown (I10)."""
+CANCELLED = 1.0
+"""Seconds in which what was cancelled has to end."""
 
 
 class Worker(Component):
@@ -174,7 +176,8 @@ class Worker(Component):
         await self._cancel(self._services)
         self.deadlines.close()
         await self._until(self._soon(last), self.restorer.leave())
-        await self.pm.hook.worker_stop(worker=self)
+        if not await self._until(self._soon(last), self._tell_stop()):
+            log.error("the plugins of worker_stop did not end in time")
         await self._keeper.close(self._soon(last))
         if not self.failure.done():
             self.failure.cancel()
@@ -182,10 +185,25 @@ class Worker(Component):
             self.failure.exception()
         self.running = False
 
+    async def _tell_stop(self) -> None:
+        await self.pm.hook.worker_stop(worker=self)
+
     async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Ends these. What goes on all the same is left behind, and no longer known to the loop, whose end would wait
+        for it (I10)."""
+        if not tasks:
+            return
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, stuck = await asyncio.wait(tasks, timeout=CANCELLED)
+        for task in stuck:
+            asyncio._unregister_task(task)
+        if stuck:
+            left = ", ".join(f"{slot.record.task_name} {slot.record.uuid}" for slot in self._slots.values())
+            log.error(
+                "the worker ends without what swallows its cancellation, for other workers to run again: %s",
+                left or stuck,
+            )
 
     async def _until(self, deadline: float, ends: Coroutine[Any, Any, None]) -> bool:
         """Waits for it, until that loop time at most; gives whether it ended."""
