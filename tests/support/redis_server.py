@@ -42,13 +42,16 @@ def flavours() -> list[str]:
 
 
 def free_port() -> int:
-    """A port that was free just now; nodes of a cluster need the one 10,000 above it too."""
+    """A port that was free just now, as was the one 10,000 above it, which nodes of a cluster need too."""
     while True:
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket() as above:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        if port <= 55_535:
-            return port
+            if port > 55_535:
+                continue
+            with contextlib.suppress(OSError):
+                above.bind(("127.0.0.1", port + 10_000))
+                return port
 
 
 class RedisServer:
