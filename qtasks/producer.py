@@ -146,9 +146,8 @@ class Producer:
     async def _prepare(self, request: TaskRequest, replay_of: UUID | None) -> Prepared:
         item, _ = self._as_asked(request, replay_of, self._app.clock())
         await self._pass_triggers(item)
-        self._check(
-            item, None
-        )  # measured anew: a plugin may have changed them in place, although it must not
+        # Measured anew: a plugin may have changed them in place, although it must not.
+        self._check(item, None)
         return item
 
     def _as_asked(self, request: TaskRequest, replay_of: UUID | None, now: float) -> tuple[Prepared, int]:
