@@ -14,12 +14,6 @@ from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer
 
 
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer(appendonly="yes", appendfsync="no") as started:
-        yield started
-
-
 def calls(server: RedisServer) -> dict[str, int]:
     """Commands that clients sent, by name. What a script does inside counts as its own script."""
     with server.client() as client:

@@ -11,15 +11,8 @@ import pytest
 
 from tests.components.test_redis_commands import calls, sent
 from tests.support.redis_pair import QUEUE, opened, record, success
-from tests.support.redis_server import RedisServer
 from tests.support.redis_worker import WAIT, Worker, through
 from tests.support.tcp_proxy import TcpProxy
-
-
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer(appendonly="yes", appendfsync="no") as started:
-        yield started
 
 
 class Trips:

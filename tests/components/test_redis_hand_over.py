@@ -22,12 +22,6 @@ from tests.support.redis_worker import WAIT, Worker, size
 ACCEPTED, REJECTED = SettleVerdict.ACCEPTED, SettleVerdict.REJECTED
 
 
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer(appendonly="yes", appendfsync="no") as started:
-        yield started
-
-
 async def test_a_worker_at_rest_is_handed_one_task_after_the_other_without_a_claim(server):
     url = server.url()
     async with opened(url) as (broker, storage, *_), opened(url) as (client, *_):

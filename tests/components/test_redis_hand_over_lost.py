@@ -19,12 +19,6 @@ from tests.support.redis_worker import WAIT, Worker, behind_proxy, size
 ACCEPTED, REJECTED = SettleVerdict.ACCEPTED, SettleVerdict.REJECTED
 
 
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer(appendonly="yes", appendfsync="no") as started:
-        yield started
-
-
 async def test_a_worker_that_is_gone_costs_nothing(server):
     """Killed, it had no time to withdraw. The next worker, or nobody yet, gets what comes."""
     url = server.url()

@@ -24,12 +24,6 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def server():
-    with RedisServer(appendonly="yes", appendfsync="no") as started:
-        yield started
-
-
 @pytest.fixture(params=LOOPS)
 def run(request):
     """Runs a coroutine on each kind of event loop."""
