@@ -231,3 +231,23 @@ def test_no_statement_numbers_its_parameters() -> None:
     assert len(sources) > 10
     found = [path.name for path in sources if re.search(r"\?(\d|\{)", path.read_text(encoding="utf-8"))]
     assert found == []
+
+
+async def test_what_is_read_together_is_of_one_moment(tmp_path):
+    """Else a task that moves while its queue is counted, state by state, is in none of them."""
+    path = tmp_path / "f.db"
+    async with opened(path) as (broker, _):
+        await broker.add_and_push([record()], None)
+
+        def count_twice(connection):
+            count = "SELECT count(*) FROM tasks WHERE state = 0"
+            before = connection.execute(count).fetchone()
+            with raw(path) as other:
+                other.execute("UPDATE tasks SET state = 2")
+            return before, connection.execute(count).fetchone()
+
+        assert await broker._opened().read(count_twice) == ((1,), (1,))
+        assert (await broker.size())["default"].leased == 1
+        with pytest.raises(ZeroDivisionError):
+            await broker._opened().read(lambda connection: 1 // 0)
+        assert (await broker.size())["default"].leased == 1

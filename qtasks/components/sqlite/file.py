@@ -112,13 +112,14 @@ class SQLiteFile:
             )
 
     async def read(self, function: Callable[[sqlite3.Connection], R]) -> R:
-        """Runs a function on the reading connection, in its thread.
+        """Runs a function on the reading connection, in its thread. All its statements see the file as it was at one
+        moment: a task that moves from one state to another meanwhile is in one of them.
 
         Raises:
             TransientError, FatalError: the file cannot be read.
         """
         try:
-            return await self._read.run(function)
+            return await self._read.run(partial(_at_one_moment, function))
         except sqlite3.Error as error:
             raise backend_error(error, self.path) from error
 
@@ -209,3 +210,11 @@ class SQLitePart(Component):
 
     async def _do(self, apply: Apply[I, R], item: I) -> R:
         return (await self._submit(apply, (item,)))[0]
+
+
+def _at_one_moment(function: Callable[[sqlite3.Connection], R], connection: sqlite3.Connection) -> R:
+    connection.execute("BEGIN")
+    try:
+        return function(connection)
+    finally:
+        connection.rollback()  # it wrote nothing; and there is nothing to end where SQLite ended it by an error
