@@ -170,8 +170,10 @@ class Producer:
                 priority = declared.priority
         if declared is None or queue != declared.queue:
             check_name(queue, "queue name", NAME)
-        if not PRIORITY_MIN <= priority <= PRIORITY_MAX:
-            raise ValueError(f"priority {priority} is outside {PRIORITY_MIN} … {PRIORITY_MAX}")
+        if not (isinstance(priority, int) and PRIORITY_MIN <= priority <= PRIORITY_MAX):
+            raise ValueError(
+                f"priority {priority!r} is no whole number from {PRIORITY_MIN} to {PRIORITY_MAX}"
+            )
         uuid = request.uuid or new_uuid()
         args, kwargs = request.args, request.kwargs
         payload = encode_once([name, args, kwargs])

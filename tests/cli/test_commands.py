@@ -172,7 +172,7 @@ def test_the_same_uuid_twice_is_harmless_and_another_task_a_conflict(on_shop: Ca
     [
         (["add", "no such name!", "1"], 1, "task name"),
         (["add", "add", "-k", "novalue"], 2, "NAME=VALUE"),
-        (["add", "add", "--priority", "1000"], 1, "priority 1000 is outside"),
+        (["add", "add", "--priority", "1000"], 1, "priority 1000 is no whole number"),
         (["add", "add", "--delay", "-1"], 1, "delay"),
         (["add", "add", "1", "--wait", "0.01"], 1, "did not finish"),
         (["get", NO_SUCH], 1, "no task has the uuid"),
