@@ -328,9 +328,14 @@ class RedisBroker(Broker, Colocated):
         return [verdict for verdicts in replies for verdict in verdicts]
 
     def _add(self, items: Sequence[tuple[Addition, int | None]]) -> Coroutine[Any, Any, list[AddVerdict]]:
+        if len(items) == 1:
+            ((record, started, part), max_queue) = items[0]
+            queues = (record.queue,)
+            args = [place(record, started, queues), part]
+            return self._send(args, is_plain_addition(started, part), queues, max_queue, [record.uuid])
         records = [record for (record, _, _), _ in items]
         queues = queues_of([record.queue for record in records])
-        args: list[bytes] = []
+        args = []
         plain = True
         for (record, started, part), _ in items:
             plain = plain and is_plain_addition(started, part)

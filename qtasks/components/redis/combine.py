@@ -57,7 +57,8 @@ class Combiner(Generic[T, V]):
             return await self._send(items)
         finally:
             self._flying -= 1
-            self._go_on(asyncio.get_running_loop())
+            if self._waiting:
+                self._go_on(asyncio.get_running_loop())
 
     def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sends what waits when the turn ends, so that all that come in it travel together: if nothing is under way, or
