@@ -329,10 +329,10 @@ class RedisBroker(Broker, Colocated):
 
     def _add(self, items: Sequence[tuple[Addition, int | None]]) -> Coroutine[Any, Any, list[AddVerdict]]:
         if len(items) == 1:
-            ((record, started, part), max_queue) = items[0]
-            queues = (record.queue,)
-            args = [place(record, started, queues), part]
-            return self._send(args, is_plain_addition(started, part), queues, max_queue, [record.uuid])
+            (record, started, part), max_queue = items[0]
+            args = [place(record, started, (record.queue,)), part]
+            plain = is_plain_addition(started, part)
+            return self._send(args, plain, (record.queue,), max_queue, [record.uuid])
         records = [record for (record, _, _), _ in items]
         queues = queues_of([record.queue for record in records])
         args = []
