@@ -136,13 +136,16 @@ def pairs_table(seen: dict[str, Compared]) -> str:
         "add_one": "add one by one, /s", "add_crowd": "by 100 callers, /s", "add_bulk": "in bulk, /s",
         "p50": "round trip p50, ms", "p99": "round trip p99, ms", "two": "drain by two worker processes, /s",
         "plugins": "drain with 3 async plugins, /s", "sqlite": "drain on SQLite with a sync to the disk, /s",
+        "add_one_core": "add one by one, all on one core, /s", "p50_core": "round trip p50, all on one core, ms",
     }  # fmt: skip
     rows = []
     for name, each in seen.items():
-        unit, digits = (1e3, 2) if name in ("p50", "p99") else (1.0, 0)
+        beside = name.startswith("ping_")
+        unit, digits = (1e6, 0) if beside else (1e3, 2) if name in ("p50", "p99", "p50_core") else (1.0, 0)
         other = f"{number(each.other, unit, digits)} ({each.against})"
         ratios = f"{each.ratio:.2f}", f"{each.lowest:.2f}", f"{each.highest:.2f}"
-        rows.append((names[name], number(each.ours, unit, digits), other, *ratios, str(each.turns)))
+        label = "a bare PING beside it, µs" if beside else names[name]
+        rows.append((label, number(each.ours, unit, digits), other, *ratios, str(each.turns)))
     heads = (
         "medians of turns",
         "this",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes.util
+import os
+import socket
 import statistics
 import tempfile
 import time
@@ -22,6 +24,7 @@ JEMALLOC = ctypes.util.find_library("jemalloc")
 server of the wheel is built with that of the C library, which gets slower as a backlog grows (docs/performance.md)."""
 LEFT = 0.2
 """Share of the tasks that must be left when the last worker joins in, for a rate of all of them."""
+PING, PINGS = b"*1\r\n$4\r\nPING\r\n", 500
 SETTLED = 0.3
 """Seconds until the server has tidied up after a client that is gone."""
 
@@ -40,6 +43,8 @@ class Plan:
         first: how many of them are added by a client of their own, before the memory of the rest is measured: scripts,
             groups and the like are then there already.
         limit: seconds after which a drain is cut; its rate is that of what was executed.
+        one_core: whether client, server and worker share one core. No other one has to be woken then, which takes a
+            virtual machine longer than all the rest of a single call.
     """
 
     task: str = "empty"
@@ -50,6 +55,7 @@ class Plan:
     trips: int = 500
     workers: int = 1
     limit: float = 30.0
+    one_core: bool = False
 
 
 class Store(NamedTuple):
@@ -73,6 +79,32 @@ class Store(NamedTuple):
         with self.server.client() as client:
             found: dict[str, Any] = client.info("cpu")
         return float(found["used_cpu_user"] + found["used_cpu_sys"])
+
+    def ping(self) -> dict[str, float]:
+        """Seconds of a PING over a bare socket, the median: what a call costs whoever makes it. Nothing without a
+        server."""
+        if self.server is None:
+            return {}
+        took = []
+        with socket.create_connection(("127.0.0.1", self.server.port)) as bare:
+            for _ in range(PINGS):
+                began = time.perf_counter()
+                bare.sendall(PING)
+                bare.recv(64)
+                took.append(time.perf_counter() - began)
+        return {"ping": statistics.median(took)}
+
+
+@contextmanager
+def bound(one_core: bool) -> Iterator[None]:
+    """Binds this process, and so all that it starts, to one core, or leaves it as it is."""
+    allowed = os.sched_getaffinity(0)
+    try:
+        if one_core:
+            os.sched_setaffinity(0, {max(allowed)})
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 @contextmanager

@@ -17,8 +17,10 @@ from benchmarks.contenders import HUEY_ON_DISK, OURS, OURS_ON_DISK, Entry, with_
 from benchmarks.figures import Figures
 from benchmarks.session import Plan
 
-KINDS = ("add", "trip", "two", "plugins", "sqlite")
+KINDS = ("add", "trip", "core", "two", "plugins", "sqlite")
 """What is compared in turns."""
+ONE_CALL = ("add_one", "p50")
+"""The goals of one call after the other, where a PING over a bare socket is measured beside both sides."""
 WITHOUT_BASE = {
     "add_one": ("saq", "add_one"),
     "add_crowd": ("saq", "add_crowd"),
@@ -111,7 +113,23 @@ def against_peers(kinds: Sequence[str], of: Figures, peers: Sequence[Entry]) -> 
             if kind == "add":
                 ours = adding(set(judged), OUR_ADDS)
                 theirs = adding({figure for _, figure in judged.values()}, THEIR_ADDS)
+            judged |= {f"ping_{goal}": ("ping", "ping") for goal in ONE_CALL if goal in judged}
             yield Pair(f"turns:{kind}, {entry.name}", Side(OURS, ours), Side(entry, theirs), judged)
+
+
+def on_one_core(of: Figures, peers: Sequence[Entry]) -> Iterator[Pair]:
+    """One call after the other where client, server and worker share a core, so that no other one is woken."""
+    plans = {
+        "add_one": [adding({"add_one"}, of_side) for of_side in (OUR_ADDS, THEIR_ADDS)],
+        "p50": [TRIPS, TRIPS],
+    }
+    best = rivals(of, peers)
+    for goal in (goal for goal in ONE_CALL if goal in best):
+        peer, figure = best[goal]
+        ours, theirs = (replace(plan, one_core=True) for plan in plans[goal])
+        entry = next(entry for entry in peers if entry.name == peer)
+        judged = {f"{goal}_core": (goal, figure), f"ping_{goal}_core": ("ping", "ping")}
+        yield Pair(f"turns:core, {goal}", Side(OURS, ours), Side(entry, theirs), judged)
 
 
 def pairs(kinds: Sequence[str], of: Figures, peers: Sequence[Entry]) -> list[Pair]:
@@ -132,6 +150,7 @@ def pairs(kinds: Sequence[str], of: Figures, peers: Sequence[Entry]) -> list[Pai
     ]  # fmt: skip
     return [
         *against_peers(kinds, of, peers),
+        *(on_one_core(of, peers) if "core" in kinds else ()),
         *(
             Pair(f"turns:{kind}", ours, other, {kind: ("drain", "drain")})
             for kind, ours, other in drains
