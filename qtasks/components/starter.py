@@ -9,9 +9,10 @@ import os
 import secrets
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from qtasks.components.base import Component
 from qtasks.components.exclusive import Exclusive
@@ -27,6 +28,9 @@ T = TypeVar("T")
 log = logging.getLogger("qtasks.starter")
 
 SECOND_SIGNAL_EXIT = 130
+LATE_EXIT = 1
+OVERTIME = 4.5
+"""Seconds after the deadline of a shutdown at which the process is ended; I10 gives it 5."""
 GC_THRESHOLD = 50_000
 
 
@@ -43,6 +47,7 @@ class Starter(Component):
         self._started = False
         self._stop: asyncio.Event | None = None
         self._exclusive: Exclusive | None = None
+        self._overtime: threading.Timer | None = None
 
     def check_started(self) -> None:
         """Raises `NotStartedError` outside `async with app:`."""
@@ -186,8 +191,12 @@ class Starter(Component):
         parts = (self.app.broker.switch_interval, self.app.storage.switch_interval)
         if wanted := [seconds for seconds in parts if seconds is not None]:
             sys.setswitchinterval(min(*wanted, sys.getswitchinterval()))
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self._run(until_idle))
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._run(until_idle))
+        finally:
+            if self._overtime is not None:
+                self._overtime.cancel()
 
     async def _run(self, until_idle: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -203,11 +212,28 @@ class Starter(Component):
     def _on_signal(self, number: int) -> None:
         if self._stop is None or self._stop.is_set():
             log.warning("second signal: exiting at once; running tasks are left to their leases")
-            logging.shutdown()
-            sys.stderr.flush()
-            os._exit(SECOND_SIGNAL_EXIT)
+            _leave(SECOND_SIGNAL_EXIT)
         log.info("%s: shutting down", signal.Signals(number).name)
         self._stop.set()
+        # A thread: what keeps the process, a plugin or a task, may keep the event loop too.
+        self._overtime = threading.Timer(self.config.shutdown_timeout + OVERTIME, self._end_late)
+        self._overtime.daemon = True
+        self._overtime.start()
+
+    def _end_late(self) -> None:
+        log.error(
+            "the shutdown took longer than shutdown_timeout (%g s) and %g s more: exiting at once; what still runs, a "
+            "plugin in one of the stop triggers, say, is left, and a task that runs is left to its lease",
+            self.config.shutdown_timeout,
+            OVERTIME,
+        )
+        _leave(LATE_EXIT)
+
+
+def _leave(code: int) -> NoReturn:
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

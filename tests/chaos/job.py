@@ -68,6 +68,33 @@ class Witness:
         note("accepted", task_broker.uuid, model.status.value, getattr(model, "returning", "-"))
 
 
+class HoldsUp:
+    """Does not let its process end: it waits for ever in these triggers, and goes on when it is cancelled."""
+
+    def __init__(self, *triggers: str) -> None:
+        async def holds_up() -> None:
+            note("held", os.getpid(), wall())
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+        for trigger in triggers:
+            setattr(self, trigger, hookimpl(holds_up))
+
+
+def witness_claims(app: QueueTasks) -> None:
+    """Writes down when a claim begins and when it is answered."""
+    claim = app.delivery.claim
+
+    async def witnessed(*args: Any) -> Any:
+        note("claims", "begin", os.getpid())
+        claimed = await claim(*args)
+        note("claims", "end", os.getpid())
+        return claimed
+
+    app.delivery.claim = witnessed  # type: ignore[method-assign]
+
+
 def witness_sweeps(app: QueueTasks) -> None:
     """Writes down what is queued again: no trigger tells it of each task."""
     sweep = app.broker.sweep
@@ -88,6 +115,10 @@ def make_app() -> QueueTasks:
     app.add_plugin(Witness(), name="witness")
     if seed := os.environ.get("CHAOS_SABOTAGE"):
         app.add_plugin(saboteur(seed, app.pm.triggers, note), name=NAME, plugin_timeout=0.5)
+    if triggers := os.environ.get("CHAOS_HELD_UP"):
+        app.add_plugin(HoldsUp(*triggers.split()), name="holds up", plugin_timeout=0)
+    if "CHAOS_CLAIMS" in os.environ:
+        witness_claims(app)
     for component in (app.broker, app.storage, app.global_config):
         if isinstance(component, SQLitePart):
             component.clock = machine

@@ -152,6 +152,28 @@ def test_a_task_that_swallows_its_cancellation_does_not_keep_the_worker(place: S
     judge(place, acked=1, repeats=1)
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("triggers", "code"),
+    [
+        ("worker_stop", 0),  # left behind: everything else is closed as it should be
+        ("qtasks_stop storage_stop starter_stop", 1),  # each would take its time: the process is ended
+    ],
+)
+def test_a_plugin_that_swallows_its_cancellation_does_not_keep_the_worker(
+    place: Site, triggers: str, code: int
+) -> None:
+    worker = place.worker(CHAOS_HELD_UP=triggers)
+    wait_for("it serves", lambda: place.lines("workers"))
+    began = time.monotonic()
+    worker.terminate()
+    assert worker.wait(30) == code
+    assert time.monotonic() - began < 1 + 5  # I10
+    assert place.lines("held")
+    log = (place.dir / "worker.log").read_text()
+    assert ("holds up" if code == 0 else "left to its lease") in log
+
+
 async def _process_or_new(place: Site) -> bool:
     async with client(place) as app:
         tasks = await everything(app)

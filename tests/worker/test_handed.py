@@ -144,7 +144,7 @@ async def test_a_worker_stops_in_time_though_its_backend_does_not_answer():
             own.pause()
             try:
                 await app.stop()
-                await asyncio.wait_for(serving, 10)  # of which 4 s are given; it took 20
+                await asyncio.wait_for(serving, 10)  # of which 3.5 s are given; it took 20
             finally:
                 own.resume()
 

@@ -339,6 +339,43 @@ async def test_a_thread_that_never_returns_does_not_stay_alone(app: QueueTasks) 
         go.set()
 
 
+# --- Shutdown -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["hangs", "swallows"])
+async def test_a_plugin_that_does_not_end_in_worker_stop_is_left_behind(
+    app: QueueTasks, way: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing else bounds it: it has no `plugin_timeout`. What comes after it in the shutdown is done."""
+    for name in ("STOPPING", "CANCELLED"):
+        monkeypatch.setattr(f"qtasks.components.worker.worker.{name}", 0.05)
+    release, stopped = asyncio.Event(), []
+
+    class Plugin:
+        @hookimpl
+        async def worker_stop(self) -> None:
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    if way == "hangs":
+                        raise
+
+        @hookimpl
+        def starter_stop(self) -> None:
+            stopped.append(1)
+
+    app.add_plugin(Plugin(), name="holds up", plugin_timeout=0)
+    try:
+        async with asyncio.timeout(WAIT):
+            await app.serve(until_idle=True)
+    finally:
+        release.set()
+    assert stopped == [1]
+    assert "worker_stop did not end in time: one of its plugins waits for too long (holds up)" in caplog.text
+    assert ("swallows its cancellation" in caplog.text) is (way == "swallows")
+
+
 # --- Odds ---------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ class Claimer:
         self.open = True
         self.began: float | None = None
         self.room = asyncio.Event()
+        self._own: asyncio.Task[Any] | None = None
         self._waiting: asyncio.Task[Any] | None = None
         self._claimed = asyncio.Event()
         self._claimed.set()
@@ -52,6 +53,7 @@ class Claimer:
     async def claim_forever(self) -> None:
         """Claims until it is closed up."""
         backoff = Backoff()
+        self._own = asyncio.current_task()
         self._ended.clear()
         try:
             while self.open:
@@ -68,9 +70,15 @@ class Claimer:
             self._waiting = None
 
     async def ended(self) -> None:
-        """Returns when the loop has ended. A claim that is under way is never cancelled: its tasks would be stuck
-        until their lease ends."""
+        """Returns when the loop has ended. A claim that is under way goes on: its tasks would be stuck until their
+        lease ends."""
         await self._ended.wait()
+
+    def give_up(self) -> None:
+        """Ends the loop, whatever it waits for: the backend may never answer, and the process has to end (I10)."""
+        if not self._ended.is_set() and self._own is not None:
+            log.error("the backend does not answer: what was claimed last is left to its lease")
+            self._own.cancel()
 
     async def answered(self) -> None:
         """Returns when no claim is under way."""

@@ -40,6 +40,8 @@ STALL = 10.0
 """Seconds after which a claim or a settle without an answer is reported."""
 STOPPING = 2.0
 """Seconds that stopped tasks, and then the last results, are given at shutdown (I10)."""
+LAST = 3.5
+"""Seconds after the deadline in which all of this is over; what is left of the 5 of I10 is for closing."""
 CANCELLED = 1.0
 """Seconds in which what was cancelled has to end."""
 
@@ -153,7 +155,7 @@ class Worker(Component):
         if not self.running:
             return
         deadline = self.loop.time() + self.config.shutdown_timeout
-        last = deadline + 2 * STOPPING
+        last = deadline + LAST
         self._claimer.close_up()
         self._work.set()
         self._finisher.close_up()
@@ -169,6 +171,10 @@ class Worker(Component):
         if self._busy:
             await self._until(self._soon(last), self._none_runs())
         await self._cancel(self._subworkers)
+        for slot in self._slots.values():
+            log.error("task %s %s is left behind, to run again", slot.record.task_name, slot.handle.uuid)
+        await self._until(self._soon(last), self._claimer.ended())
+        self._claimer.give_up()
         if not await self._until(self._soon(last), self._finisher.drained()):
             log.error(
                 "%d results could not be written in time; the tasks will run again", len(self._finisher)
@@ -177,7 +183,8 @@ class Worker(Component):
         self.deadlines.close()
         await self._until(self._soon(last), self.restorer.leave())
         if not await self._until(self._soon(last), self._tell_stop()):
-            log.error("the plugins of worker_stop did not end in time")
+            plugins = ", ".join(sorted({link.plugin for link in self.pm.explain("worker_stop")}))
+            log.error("worker_stop did not end in time: one of its plugins waits for too long (%s)", plugins)
         await self._keeper.close(self._soon(last))
         if not self.failure.done():
             self.failure.cancel()
@@ -188,7 +195,7 @@ class Worker(Component):
     async def _tell_stop(self) -> None:
         await self.pm.hook.worker_stop(worker=self)
 
-    async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+    async def _cancel(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         """Ends these. What goes on all the same is left behind, and no longer known to the loop, whose end would wait
         for it (I10)."""
         if not tasks:
@@ -198,21 +205,19 @@ class Worker(Component):
         _, stuck = await asyncio.wait(tasks, timeout=CANCELLED)
         for task in stuck:
             asyncio._unregister_task(task)
-        if stuck:
-            left = ", ".join(f"{slot.record.task_name} {slot.record.uuid}" for slot in self._slots.values())
-            log.error(
-                "the worker ends without what swallows its cancellation, for other workers to run again: %s",
-                left or stuck,
-            )
+            log.error("the worker ends without %s, which swallows its cancellation", task.get_name())
 
     async def _until(self, deadline: float, ends: Coroutine[Any, Any, None]) -> bool:
-        """Waits for it, until that loop time at most; gives whether it ended."""
+        """Waits for it, until that loop time at most, and ends it then; gives whether it ended by itself."""
+        waited = asyncio.create_task(ends, name="qtasks-stop")
         try:
-            async with asyncio.timeout_at(deadline):
-                await ends
-        except TimeoutError:
-            return False
-        return True
+            await asyncio.wait([waited], timeout=max(0.0, deadline - self.loop.time()))
+        finally:
+            if not (done := waited.done()):
+                await self._cancel([waited])
+        if done:
+            waited.result()
+        return done
 
     def _soon(self, last: float) -> float:
         return min(self.loop.time() + STOPPING, last)
