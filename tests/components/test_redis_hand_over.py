@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -192,6 +193,22 @@ async def test_the_one_that_has_room_is_woken(server):
             two.link.notifier.work.clear()
             await client.add_and_push(tasks, None)
             await asyncio.wait_for(two.link.notifier.work.wait(), WAIT)
+
+
+async def test_a_uuid_that_looks_like_a_queue_is_none(server):
+    """It stands in the word of a worker that was handed it, which serves another queue."""
+    url = server.url()
+    async with opened(url) as (one, *_), opened(url) as (two, *_), opened(url) as (client, *_):
+        other, worker = Worker(one, "other"), Worker(two, "worker")
+        worker.at_rest = False
+        await other.rests(queues=("other",))
+        await client.add_and_push([record(queue="other", uuid=UUID(bytes=b"1234 default 567"))], None)
+        handle, _ = await other.gets()
+        await one.settle_and_ack([success(handle)])
+        await worker.rests()
+        two.link.notifier.work.clear()
+        await client.add_and_push([record()], None)
+        await asyncio.wait_for(two.link.notifier.work.wait(), WAIT)
 
 
 async def test_brokers_on_one_link_take_each_its_own(server):

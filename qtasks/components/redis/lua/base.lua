@@ -30,14 +30,19 @@ local function unsettled_of(word)
   return last ~= '' and call('HEXISTS', K.ent, last) == 1 and last or nil
 end
 
+-- Behind the names of its queues a word has bytes of any kind, which are none.
+local function serves(word, name)
+  local at = string.find(word, ' ' .. name .. ' ', 1, true)
+  return at ~= nil and at < (string.find(word, '\n', 1, true) or #word)
+end
+
 -- Of the idle workers that may be full, or that surely are not, as many are told as entries arrived. Each registration
 -- is used once.
 local function tell(idle, full)
   for i = 1, #idle, 2 do
     local channel, word = idle[i], idle[i + 1]
     for name, left in pairs(arrivals) do
-      local fits = left > 0 and string.find(word, ' ' .. name .. ' ', 1, true)
-      if fits and (unsettled_of(word) ~= nil) == full then
+      if left > 0 and serves(word, name) and (unsettled_of(word) ~= nil) == full then
         call('HDEL', K.wake, channel)
         if call('PUBLISH', channel, 'w') > 0 and not full then arrivals[name] = left - 1 end
         break
