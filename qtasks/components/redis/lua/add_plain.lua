@@ -63,10 +63,8 @@ if #ARGV <= 5 then
       for i = 1, #lapsed do call('HDEL', K.wake, lapsed[i]) end
     end
 
-    -- A registration says behind its queues on which terms: until when (a worker that does not renew it is stuck, or
-    -- dead), how long a lease is, the task that has to be settled first (while it is not, the worker may be busy), and
-    -- the owner. One without, of a busy worker or of another version, is only woken. The first that is looked at is
-    -- another one each time.
+    -- On which terms, says the word (its form: rest.lua). One without any, of a busy worker or of another version, is only
+    -- woken. The first that is looked at is another one each time.
     local n, turn = #idle / 2, tonumber(time[2])
     for i = 1, n do
       local at = 2 * ((turn + i) % n) + 1

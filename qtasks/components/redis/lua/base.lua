@@ -21,7 +21,7 @@ local function text(number) return string.format('%.17g', number) end
 local arrivals = {}
 local function arrived(name) arrivals[name] = (arrivals[name] or 0) + 1 end
 
--- The task that the worker that left this word (its form: add_plain.lua) has not settled yet, so that it has perhaps no
+-- The task that the worker that left this word (its form: rest.lua) has not settled yet, so that it has perhaps no
 -- room for another: what is handed over takes its room without a claim, and its word stays.
 local function unsettled_of(word)
   local terms = string.find(word, '\n', 1, true)

@@ -54,7 +54,7 @@ end
 -- looks again at once instead: it may have been put back. New tasks are handed over where it has nothing else to do, or
 -- one task, and then when that is settled; whoever goes on claiming withdraws the word that may be left of an earlier rest.
 -- Longer than RENEWED its word does not stand, as a worker at rest claims every second, and never longer than a lease: so
--- one that is stuck is handed one task, and not the next one when that was taken from it.
+-- one that is stuck is handed one task, and not the next one when that was taken from it. The form of a word: rest.lua.
 local RENEWED = 5
 local function rest()
   for i = 1, (#KEYS - FIXED) / 3 do told[i] = told[i] or '' end
