@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -21,10 +22,10 @@ class Trips:
     def __init__(self, client: Any, worker: Worker) -> None:
         self.client, self.worker = client, worker
 
-    async def add(self) -> Any:
+    async def add(self, uuid: UUID | None = None) -> Any:
         """Adds a task; gives its handle when the worker has it."""
         count = len(self.worker.taken) + 1
-        await self.client.broker.add_and_push([record()], None)
+        await self.client.broker.add_and_push([record(uuid=uuid or uuid4())], None)
         handle, _ = await self.worker.gets(count)
         return handle
 
@@ -116,13 +117,10 @@ async def test_whoever_does_not_wait_is_told_once_in_vain(server):
         assert list(await made.word()) == [first.uuid.bytes]
         await made.settle(first, 1)
         second = await made.add()
-        assert list(await made.word()) == [second.uuid.bytes]
-        await made.settle(second, 2)
-        third = await made.add()
         assert await made.word() == {}
-        waiting = await made.waits(third)  # the old way
-        await made.settle(third, 3)
-        assert (await waiting).returning == 3
+        waiting = await made.waits(second)  # the old way
+        await made.settle(second, 2)
+        assert (await waiting).returning == 2
         # The first is still to be had.
         assert (await made.client.storage.wait_settled(first.uuid, WAIT)).returning == 1
 
@@ -183,6 +181,50 @@ async def test_a_wait_that_is_over_looks_once_more(server):
         await made.settle(handle, 1)
         await made.client.link.notifier.caught_up()
         assert (await made.client.storage.wait_settled(handle.uuid, 0)).returning == 1
+
+
+async def ends_untold(made: Trips, handle: Any) -> None:
+    """It ends, and nobody waits for it any more."""
+    assert await made.client.storage.wait_settled(handle.uuid, 0.01) is None
+    await made.settle(handle, "old")
+
+
+async def ends_told(made: Trips, handle: Any) -> None:
+    """It ends, and nobody has waited for it yet."""
+    await made.settle(handle, "old")
+
+
+@pytest.mark.parametrize("ends", [ends_untold, ends_told])
+@pytest.mark.parametrize("handed", [True, False])
+async def test_what_was_told_of_a_deleted_task_is_not_the_result_of_the_next_with_its_uuid(
+    server, ends, handed
+):
+    url = server.url()
+    async with trips(url) as made:
+        old = await made.add()
+        await ends(made, old)
+        await made.client.link.notifier.caught_up()
+        async with opened(url) as elsewhere:
+            assert await elsewhere.storage.delete_many([old.uuid]) == [True]
+        if handed:
+            new = await made.add(old.uuid)
+        else:
+            await made.worker.broker.withdraw()
+            await made.client.broker.add_and_push([record(uuid=old.uuid)], None)
+            ((new, _),) = await made.worker.rests()
+        waiting = await made.waits(new)
+        await made.settle(new, "new")
+        assert (await asyncio.wait_for(waiting, WAIT)).returning == "new"
+
+
+async def test_a_deleted_task_is_not_waited_for(server):
+    async with trips(server.url()) as made:
+        handle = await made.add()
+        await made.settle(handle, 1)
+        await made.client.link.notifier.caught_up()
+        assert await made.client.storage.delete_many([handle.uuid]) == [True]
+        with pytest.raises(LookupError):
+            await made.client.storage.wait_settled(handle.uuid, 0.5)
 
 
 async def test_a_flush_ends_it(server):

@@ -352,15 +352,16 @@ class RedisBroker(Broker, Colocated):
     ) -> list[AddVerdict]:
         args.insert(0, b"" if max_queue is None else b"%d" % max_queue)
         reply = None
+        notifier = self._notifier
+        expects = notifier is not None and notifier.expects()
         if plain:
-            notifier = self._notifier
-            if len(uuids) == 1 and notifier is not None and notifier.expects:
-                generation = notifier.generation
+            if expects and len(uuids) == 1 and notifier is not None:
+                generation, told = notifier.generation, notifier.early
                 reply = await self.link.run(
                     "add_plain", [*args, notifier.channel], queues, durable=True, tells=True
                 )
                 if reply == b"H" and generation == notifier.generation:
-                    notifier.expect(uuids[0].bytes)
+                    notifier.expect(uuids[0].bytes, told)
             else:
                 reply = await self.link.run("add_plain", args, queues, durable=True)
         if reply is None:

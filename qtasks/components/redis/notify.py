@@ -34,6 +34,7 @@ class Notifier:
         handed: each is given what add_plain.lua tells, and knows what is its own.
         generation: goes up with each connection; what was registered before may have gone unheard.
         awaits: whether the results of what this process adds are waited for, as far as the last one tells.
+        early: the last that was told of a task for which nobody waits: it may be one whose enqueue is not answered yet.
     """
 
     def __init__(self, connect: Connect, prefix: str, timeout: float) -> None:
@@ -45,6 +46,7 @@ class Notifier:
         self.handed: set[Callable[[bytes], None]] = set()
         self.generation = 0
         self.awaits = False
+        self.early: bytes | None = None
         self._waiters: dict[bytes, set[asyncio.Future[bytes | None]]] = {}
         self._task: asyncio.Task[None] | None = None
         self._listening: asyncio.Event = asyncio.Event()
@@ -52,7 +54,6 @@ class Notifier:
         self._answer: asyncio.Future[None]
         self._heard = False
         self._expected: tuple[bytes, asyncio.Future[bytes | None]] | None = None
-        self._early: bytes | None = None
         self._wire: Wire | None = None
         self._lost: asyncio.Future[None] | None = None
         self._fences: dict[bytes, asyncio.Future[None]] = {}
@@ -95,20 +96,32 @@ class Notifier:
         self._waiters.setdefault(uuid, set()).add(future)
         return future
 
-    @property
     def expects(self) -> bool:
-        """Whether the result of a task that is added now will most likely be waited for, and can be told of."""
+        """Whether the result of a task that is added now will most likely be waited for, and can be told of. Nobody
+        has waited for the one before, then, if that is expected still."""
+        if self._expected is not None:
+            self.unexpect()
         return self.awaits and self.listening
 
-    def expect(self, uuid: bytes) -> None:
-        """The result of this task will be told here: the step that added it has left word. One at a time."""
+    def unexpect(self) -> None:
+        """Drops what is expected: what was told of it need not hold any longer. Another task may have its uuid."""
         if self._expected is not None:
             self.forget(*self._expected)
+            self._expected = None
             self.awaits = False
+
+    def expect(self, uuid: bytes, told: bytes | None) -> None:
+        """The result of this task will be told here: the step that added it has left word. One at a time.
+
+        Parameters:
+            told: `early` as it was before that step. What was told by then is of an earlier task with this uuid.
+        """
+        if self._expected is not None:
+            self.unexpect()
         future = self.register(uuid)
         self._expected = uuid, future
-        if self._early is not None and self._early[:16] == uuid:
-            future.set_result(self._early[16:] or None)
+        if self.early is not None and self.early is not told and self.early[:16] == uuid:
+            future.set_result(self.early[16:] or None)
 
     def expected(self, uuid: bytes) -> asyncio.Future[bytes | None] | None:
         """The future of the result of this task, if it is expected. It is as one of `register`."""
@@ -250,7 +263,7 @@ class Notifier:
                     _log.error("task %s was handed over and not taken; its lease ends", uuid, exc_info=error)
             return
         if payload[:16] not in self._waiters:
-            self._early = payload  # of a task whose enqueue is not answered yet
+            self.early = payload  # of a task whose enqueue is not answered yet
         for future in self._waiters.pop(payload[:16], ()):
             if not future.done():
                 future.set_result(payload[16:] or None)

@@ -266,6 +266,7 @@ class RedisStorage(Storage):
     # --- Deleting ---------------------------------------------------------------------------------
 
     async def delete_many(self, uuids: Sequence[UUID]) -> list[bool]:
+        self.link.notifier.unexpect()
         codes = b""
         for part in chunks(uuids):
             codes += await self.link.run("delete", [uuid.bytes for uuid in part])
@@ -285,6 +286,7 @@ class RedisStorage(Storage):
                 return total
 
     async def flush(self) -> None:
+        self.link.notifier.unexpect()
         await self.link.run("flush_records", [])
 
     async def erase(self) -> None:
