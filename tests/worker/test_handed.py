@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from qtasks import QueueConfig, QueueTasks
+from qtasks import QueueConfig, QueueTasks, TaskStatusEnum
 from qtasks.components.primitives import QueueSize
 from tests.support.redis_server import RedisServer
 
@@ -177,5 +178,33 @@ async def test_a_worker_that_runs_a_task_alone_is_handed_nothing(server):
         await first.wait_result(WAIT)
         found = await second.wait_result(WAIT)
         assert (order, found.deliveries) == (["poison", "other"], 1)
+        await app.stop()
+        await serving
+
+
+async def test_a_worker_whose_slots_are_kept_by_threads_is_handed_nothing(server):
+    """The task of a thread past its time is settled; its slot is free only when the thread returns."""
+    async with applications(server, concurrency=1) as (app, client):
+        go_on = threading.Event()
+
+        @app.task(name="stuck", max_time=0.05)
+        def stuck() -> None:
+            go_on.wait(WAIT)
+
+        @app.task(name="other")
+        async def other() -> None: ...
+
+        serving = asyncio.create_task(app.serve())
+        await at_rest(client)
+        found = await (await client.add_task("stuck")).wait_result(WAIT)
+        assert found.status is TaskStatusEnum.ERROR
+        link = client.broker.link
+        async with asyncio.timeout(WAIT / 5):
+            while await link.command("EXISTS", link.calls.key("wake")):
+                await asyncio.sleep(0.005)
+        waits = await client.add_task("other")
+        assert (await client.broker.size())["default"] == QueueSize(ready=1)
+        go_on.set()
+        assert (await waits.wait_result(WAIT)).deliveries == 1
         await app.stop()
         await serving

@@ -389,6 +389,10 @@ class Worker(Component):
         self._busy += 1
         self._outlived += 1
         try:
+            # The task is settled, so that the next one may be handed over, for which there need be no room.
+            await self._withdraw()
+            if self._outlived >= self.concurrency:
+                self._release_buffer()
             await run.outlived(thread)
         finally:
             self._busy -= 1
