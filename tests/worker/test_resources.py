@@ -304,7 +304,7 @@ async def test_a_worker_that_stops_does_not_wait_for_what_hangs_in_closing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a `max_time` nothing else ends it; the task is left to its lease."""
-    monkeypatch.setattr("qtasks.components.worker.worker.STOPPING", 0.01)
+    monkeypatch.setattr("qtasks.components.worker.ending.STOPPING", 0.01)
     app = make_app("memory", tmp_path, concurrency=1, shutdown_timeout=0.01)
     closing = asyncio.Event()
 

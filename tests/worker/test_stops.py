@@ -348,7 +348,7 @@ async def test_a_plugin_that_does_not_end_in_worker_stop_is_left_behind(
 ) -> None:
     """Nothing else bounds it: it has no `plugin_timeout`. What comes after it in the shutdown is done."""
     for name in ("STOPPING", "CANCELLED"):
-        monkeypatch.setattr(f"qtasks.components.worker.worker.{name}", 0.05)
+        monkeypatch.setattr(f"qtasks.components.worker.ending.{name}", 0.05)
     release, stopped = asyncio.Event(), []
 
     class Plugin:

@@ -15,6 +15,7 @@ from qtasks._failpoints import hit
 from qtasks.components.base import Component
 from qtasks.components.primitives import DeliveryHandle, QueueSize, Settle
 from qtasks.components.worker.claimer import Claimer
+from qtasks.components.worker.ending import STOPPING, Ending
 from qtasks.components.worker.finisher import Finisher
 from qtasks.components.worker.keeper import Keeper
 from qtasks.components.worker.outcome import Ended, error_model, release_settle, terminal_settle, traceback_of
@@ -38,12 +39,6 @@ YIELD_EVERY = 16
 """Tasks that a subworker runs before it lets the others have the loop."""
 STALL = 10.0
 """Seconds after which a claim or a settle without an answer is reported."""
-STOPPING = 2.0
-"""Seconds that stopped tasks, and then the last results, are given at shutdown (I10)."""
-LAST = 3.5
-"""Seconds after the deadline in which all of this is over; what is left of the 5 of I10 is for closing."""
-CANCELLED = 1.0
-"""Seconds in which what was cancelled has to end."""
 
 
 class Worker(Component):
@@ -154,38 +149,37 @@ class Worker(Component):
         where the backend does not answer (I10)."""
         if not self.running:
             return
-        deadline = self.loop.time() + self.config.shutdown_timeout
-        last = deadline + LAST
+        ending = Ending(self.config.shutdown_timeout)
         self._claimer.close_up()
         self._work.set()
         self._finisher.close_up()
-        await self._until(deadline, self._claimer.ended())
-        await self._cancel(self._restoring)
+        await ending.until(ending.deadline, self._claimer.ended())
+        await ending.cancel(self._restoring)
         await self._withdraw()
         self._release_buffer()
         if self._busy:
             log.info("waiting up to %.3g s for %d running tasks", self.config.shutdown_timeout, self._busy)
-            await self._until(deadline, self._none_runs())
+            await ending.until(ending.deadline, self._none_runs())
         for slot in list(self._slots.values()):
             slot.request(Stop.SHUTDOWN)
         if self._busy:
-            await self._until(self._soon(last), self._none_runs())
-        await self._cancel(self._subworkers)
+            await ending.until(ending.soon, self._none_runs())
+        await ending.cancel(self._subworkers)
         for slot in self._slots.values():
             log.error("task %s %s is left behind, to run again", slot.record.task_name, slot.handle.uuid)
-        await self._until(self._soon(last), self._claimer.ended())
+        await ending.until(ending.soon, self._claimer.ended())
         self._claimer.give_up()
-        if not await self._until(self._soon(last), self._finisher.drained()):
+        if not await ending.until(ending.soon, self._finisher.drained()):
             log.error(
                 "%d results could not be written in time; the tasks will run again", len(self._finisher)
             )
-        await self._cancel(self._services)
+        await ending.cancel(self._services)
         self.deadlines.close()
-        await self._until(self._soon(last), self.restorer.leave())
-        if not await self._until(self._soon(last), self._tell_stop()):
+        await ending.until(ending.soon, self.restorer.leave())
+        if not await ending.until(ending.soon, self._tell_stop()):
             plugins = ", ".join(sorted({link.plugin for link in self.pm.explain("worker_stop")}))
             log.error("worker_stop did not end in time: one of its plugins waits for too long (%s)", plugins)
-        await self._keeper.close(self._soon(last))
+        await self._keeper.close(ending.soon)
         if not self.failure.done():
             self.failure.cancel()
         elif not self.failure.cancelled():
@@ -194,33 +188,6 @@ class Worker(Component):
 
     async def _tell_stop(self) -> None:
         await self.pm.hook.worker_stop(worker=self)
-
-    async def _cancel(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
-        """Ends these. What goes on all the same is left behind, and no longer known to the loop, whose end would wait
-        for it (I10)."""
-        if not tasks:
-            return
-        for task in tasks:
-            task.cancel()
-        _, stuck = await asyncio.wait(tasks, timeout=CANCELLED)
-        for task in stuck:
-            asyncio._unregister_task(task)
-            log.error("the worker ends without %s, which swallows its cancellation", task.get_name())
-
-    async def _until(self, deadline: float, ends: Coroutine[Any, Any, None]) -> bool:
-        """Waits for it, until that loop time at most, and ends it then; gives whether it ended by itself."""
-        waited = asyncio.create_task(ends, name="qtasks-stop")
-        try:
-            await asyncio.wait([waited], timeout=max(0.0, deadline - self.loop.time()))
-        finally:
-            if not (done := waited.done()):
-                await self._cancel([waited])
-        if done:
-            waited.result()
-        return done
-
-    def _soon(self, last: float) -> float:
-        return min(self.loop.time() + STOPPING, last)
 
     async def _none_runs(self) -> None:
         while self._busy:
