@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from qtasks.components.redis import notify
 from tests.components.test_redis_commands import calls, sent
 from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_worker import WAIT, Worker, through
@@ -225,6 +226,19 @@ async def test_a_deleted_task_is_not_waited_for(server):
         assert await made.client.storage.delete_many([handle.uuid]) == [True]
         with pytest.raises(LookupError):
             await made.client.storage.wait_settled(handle.uuid, 0.5)
+
+
+@pytest.mark.parametrize("timeout", [None, 3600.0])
+async def test_whoever_was_not_told_looks_when_the_connection_is_looked_at(server, monkeypatch, timeout):
+    monkeypatch.setattr(notify, "QUIET", 0.05)
+    async with trips(server.url()) as made:
+        handle = await made.add()
+        waiting = asyncio.create_task(made.client.storage.wait_settled(handle.uuid, timeout))
+        await asyncio.sleep(0)
+        link = made.client.link
+        assert await link.command("HDEL", link.calls.key("wait"), handle.uuid.bytes) == 1, "its word is lost"
+        await made.settle(handle, 5)
+        assert (await asyncio.wait_for(waiting, WAIT)).returning == 5
 
 
 async def test_a_flush_ends_it(server):

@@ -17,7 +17,8 @@ from qtasks.components.redis.scripts import pack
 _log = logging.getLogger("qtasks.redis")
 RECONNECT_FIRST, RECONNECT_LONGEST = 0.05, 5.0
 QUIET = 20.0
-"""Seconds of silence after which the connection is probed: a half-open one tells of nothing."""
+"""Seconds between two looks at the connection. If nothing was heard in them, it is probed: a half-open one tells of
+nothing. Whoever waits for a result then looks for itself, should it not have been told."""
 
 
 class Notifier:
@@ -223,6 +224,7 @@ class Notifier:
                 lost.result()
             if not self._heard:
                 await self._ask(wire, [b"PING"], lost)
+            self._look_again()
 
     async def _ask(self, wire: Wire, command: Sequence[bytes], lost: asyncio.Future[None]) -> None:
         """Sends a command and waits for its answer, or for whatever is told first."""

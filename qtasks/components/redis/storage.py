@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -28,6 +27,7 @@ from qtasks.components.primitives import (
 from qtasks.components.redis.broker import CAPABILITIES, add_verdicts, gather, hold, settle_verdicts
 from qtasks.components.redis.faults import backend_error
 from qtasks.components.redis.link import RedisLink
+from qtasks.components.redis.notify import QUIET
 from qtasks.components.redis.records import apply_token, decode_finished, decode_shown, encode_lines
 from qtasks.components.redis.target import Target
 from qtasks.components.redis.wire import added, chunks, number, queues_of, settled
@@ -52,8 +52,6 @@ _CANCELLED = {
 }  # fmt: skip
 _DEAF = 0.5
 """Seconds between its looks while notifications are interrupted."""
-_LOOK_AGAIN = 20.0
-"""Seconds after which a waiting client reads for itself, should it not have been told."""
 
 
 class RedisStorage(Storage):
@@ -214,7 +212,7 @@ class RedisStorage(Storage):
         key = uuid.bytes
         seen = False
         while True:
-            left = _LOOK_AGAIN if deadline is None else deadline - loop.time()
+            left = QUIET if deadline is None else deadline - loop.time()
             try:
                 hears = await notifier.ensure(min(max(left, 0), self.link.target.timeout))
             except RedisError as error:
@@ -235,14 +233,12 @@ class RedisStorage(Storage):
                 seen = True
                 if record is not None:
                     return record
-                left = _LOOK_AGAIN if deadline is None else deadline - loop.time()
+                left = QUIET if deadline is None else deadline - loop.time()
                 if left <= 0:
                     return None
                 # Not heard means read again: soon while notifications are interrupted.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, _LOOK_AGAIN if hears else _DEAF)):
-                        if (value := await told) is not None:
-                            return decode_finished(uuid, value)
+                if (value := await _heard(told, left if hears else min(left, _DEAF))) is not None:
+                    return decode_finished(uuid, value)
             finally:
                 notifier.forget(key, told)
 
@@ -298,6 +294,23 @@ class RedisStorage(Storage):
 
     async def release_exclusive(self, owner: str) -> None:
         await hold(self.link, "give", owner, 0)
+
+
+async def _heard(told: asyncio.Future[bytes | None], seconds: float) -> bytes | None:
+    """What is told, or `None` after so many seconds: look again. Whoever waits for longer than `QUIET` is made to look
+    by the notifier: a timer takes a twentieth of what a client does for a task, so none is made in vain."""
+    if seconds >= QUIET:
+        return await told
+    timer = asyncio.get_running_loop().call_later(seconds, _look_again, told)
+    try:
+        return await told
+    finally:
+        timer.cancel()
+
+
+def _look_again(told: asyncio.Future[bytes | None]) -> None:
+    if not told.done():
+        told.set_result(None)
 
 
 def _start_verdict(handle: DeliveryHandle, kind: bytes, value: bytes, run: bytes) -> StartVerdict:
