@@ -313,9 +313,9 @@ class _(Worker):
 
 @mutant("leaves its services behind", "WORKER-94")
 class _(Worker):
-    async def _cancel(self, tasks):
-        if tasks is not self._services:
-            await super()._cancel(tasks)
+    async def stop(self):
+        self._services = []
+        await super().stop()
 
 
 @mutant("belongs to its first loop", "WORKER-95")
