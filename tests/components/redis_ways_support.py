@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,9 +24,11 @@ CUT = {
         (b"local general = left > AT_ONCE", b"local general = true"),
         (b"if available and available <= now then", b"if false then"),
     ),
-    "settle_ack": ((b"if n > 0 then", b"if false then"),),
+    "settle_ack": ((b"if #ARGV == 3 then", b"if false then"), (b"if n > 0 then", b"if false then")),
 }
 """Where a script takes its short way, and what keeps it from it."""
+PLACE = re.compile(r":\d+/|script: .*")
+"""Where an error happened: a server, and perhaps a line of a script, which has other ones if something is cut out."""
 CLOCK = (b"tonumber(time[1]) + tonumber(time[2]) / 1e6", b"tonumber(call('GET', 'clock'))")
 START = 1_700_000_000.0
 
@@ -131,7 +134,7 @@ class Side:
         try:
             reply = await step(self)
         except QTasksError as error:
-            reply = f"{type(error).__name__}: {str(error).replace(str(self.server.port), 'PORT')}"
+            reply = PLACE.sub("", f"{type(error).__name__}: {error}")
         return reply, self.contents(), self.told()
 
     def told(self) -> list[tuple[bytes, bytes]]:

@@ -205,11 +205,12 @@ async def test_missing_rights_are_fatal(server):
             pass
 
 
-async def test_a_key_of_another_type_is_fatal(server):
+@pytest.mark.parametrize("name", ["rec", "res", "ent", "seq", "queues", "ord", "wake", "ready:default"])
+async def test_a_key_of_another_type_is_fatal(server, name):
     url = server.url()
     async with opened(url) as (broker, _, _, link):
         with server.client(db=link.target.db) as client:
-            client.set(key("rec"), "something else")
+            client.xadd(key(name), {"something": "else"}) if name != "ord" else client.set(key(name), "else")
         with pytest.raises(FatalError, match="namespace"):
             await broker.add_and_push([record()], None)
 

@@ -40,7 +40,7 @@ BEGINS = (0, 1, 7, 8, 21, 31)
 WEIGHTS = {
     "add": 8, "hand": 8, "claim": 8, "settle": 16, "settle_record": 1, "cancel": 3, "wait": 4, "spoil": 3,
     "add_spoiled": 3, "claim_spoiled": 3, "settle_spoiled": 6, "foreign": 1, "tick": 3, "sweep": 2, "nack": 1,
-    "bury": 1, "bury_record": 1, "update": 2, "discard": 1, "delete": 1, "audit": 1,
+    "bury": 1, "bury_record": 1, "update": 2, "full": 2, "discard": 1, "delete": 1, "audit": 1,
 }  # fmt: skip
 """How often each step comes."""
 KEYS = {name: f"qtasks:{{app}}:{name}" for name in ("rec", "run", "ent", "res", "uniq", "wait", "cancel")}
@@ -103,8 +103,9 @@ class Program:
         self.held: dict[UUID, DeliveryHandle] = {}
 
     def beginning(self) -> Iterator[tuple[str, Callable[[Side], Any]]]:
-        """Some tasks, added and claimed, the first as most are; one more, handed over; and a batch in which each is
-        different from most in one thing, which nothing else in it shows."""
+        """Some tasks, added and claimed, the first as most are; one more, handed over; two for a server that is full; a
+        batch in which each is different from most in one thing, which nothing else in it shows; and one that is due
+        right now, alone."""
         made = [
             TaskRecord(
                 uuid=uuid(n), task_name="task", queue=QUEUES[n % 2], digest="0a" * 16,
@@ -117,10 +118,16 @@ class Program:
         for most in (7, 100):
             yield "claim", self._claims(most, QUEUES, "me")
         yield "hand", self._hands(lambda now: replace(made[0], uuid=uuid(12)), "me", None)
+        for known in (uuid(3), uuid(18)):
+            yield "full", self._adds_to_full(lambda now: made[3], known)
         odd = [replace(made[0], uuid=uuid(n)) for n in range(13, 18)]
         yield "add", lambda side: side.broker.add_and_push(odd, None)
         yield "spoil", raw(make_odd)
         yield "claim", self._claims(5, QUEUES, "me")
+        later = replace(made[0], uuid=uuid(18), available_at=START + 5)
+        yield "add", lambda side: side.broker.add_and_push([later], None)
+        yield "tick", self._ticks(5.0)
+        yield "claim", self._claims(100, QUEUES, "me")
 
     def step(self, number: int) -> tuple[str, Callable[[Side], Any]]:
         """The name of a step, and the step."""
@@ -245,8 +252,9 @@ class Program:
         return settle
 
     def _tick(self, draw: Random) -> Callable[[Side], Any]:
-        seconds = draw.choice((0.0, 1.0, 10.0, LEASE + 1, 700.0))
+        return self._ticks(draw.choice((0.0, 1.0, 10.0, LEASE + 1, 700.0)))
 
+    def _ticks(self, seconds: float) -> Callable[[Side], Any]:
         async def tick(side: Side) -> None:
             side.tick(seconds)
 
@@ -308,6 +316,20 @@ class Program:
             return await side.broker.add_and_push(
                 [replace(made(side.now), uuid=each) for each in uuids], None
             )
+
+        return add
+
+    def _full(self, draw: Random) -> Callable[[Side], Any]:
+        """A server that takes nothing more is given a task that it has, or had, or not."""
+        return self._adds_to_full(any_record(draw, plain=True), self.target(draw))
+
+    def _adds_to_full(self, made: Callable[[float], TaskRecord], target: UUID) -> Callable[[Side], Any]:
+        async def add(side: Side) -> Any:
+            side.client.config_set("maxmemory", 1)
+            try:
+                return await side.broker.add_and_push([replace(made(side.now), uuid=target)], None)
+            finally:
+                side.client.config_set("maxmemory", 0)
 
         return add
 

@@ -7,84 +7,92 @@
 -- Behind a single task may stand the channel of a client that will most likely wait for the result. Where the task is
 -- handed over, word is left for it as by wait.lua, and the answer is an H.
 
--- A single task: straight code. Commands are what it costs, so it has as few as it can.
+-- A single task: straight code. Commands are what it costs, so it has as few as it can, and no function: the server
+-- would make that anew for each call.
 if #ARGV <= 5 then
   local call, pack, unpack = redis.call, struct.pack, struct.unpack
   local id, _, priority = unpack('>c16Hh', ARGV[3])
-  local found = call('HEXISTS', K.rec, id) + call('HEXISTS', K.res, id) + call('HEXISTS', K.ent, id)
-  if found > 0 then return nil end
-  local name, part, ready, delayed, lease = ARGV[1], ARGV[4], KEYS[FIXED + 1], KEYS[FIXED + 2], KEYS[FIXED + 3]
+  if call('HEXISTS', K.res, id) + call('HEXISTS', K.ent, id) > 0 then return nil end
+  local name, part, ready, channel = ARGV[1], ARGV[4], KEYS[FIXED + 1], nil
+  local word, seconds, owner, now, lapsed
 
-  -- Its record, and its score; all is written but its place in the queue.
-  local function store()
-    local number = call('INCRBY', K.seq, 1)
-    local record = pack('>c1I6', 'R', number) .. part
-    -- Whether `rec` outgrows a list (see hset) is looked at by every sixteenth record.
-    if number % 16 == 0 then
-      local size = call('HLEN', K.rec)
-      if size > 16 and size <= 32 then call('HSET', K.rec, id, string.rep(' ', 1025)) end
-    end
-    call('HSET', K.rec, id, record)
-    call('SADD', K.queues, name)
-    call('XADD', K.ord, string.format('%d-0', number), 'u', id)
-    return record, (priority + 128) * 35184372088832 + number
-  end
-
+  -- It is handed to a worker at rest by the message that would only wake it, if nothing is due before it: that saves the
+  -- claim's round trip. (Large ones would fill what the server keeps for a listener.)
   local idle = call('HGETALL', K.wake)
-  if #idle == 0 then
-    if ARGV[2] == '' then
-      local _, score = store()
-      call('ZADD', ready, score, id)
-      return 'A'
-    end
-  elseif #part <= 65536 and call('ZCARD', ready) == 0 then
-    -- It is handed to a worker at rest by the message that would only wake it, if nothing is due before it: that saves
-    -- the claim's round trip. (Large ones would fill what the server keeps for a listener.)
-    local time, first = call('TIME'), call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
-    local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
-    if first and tonumber(first) <= now then idle = {} end
-    if ARGV[2] ~= '' and call('ZCARD', delayed) >= tonumber(ARGV[2]) then idle = {} end
-
-    -- What claim_start would write, and tell: the entry and the record as they stand. `word` ends with the task that
-    -- its worker has to settle now before it is handed another one. What nobody renewed any more is cleared away.
-    local lapsed = {}
-    local function hand_over(channel, word, seconds, owner)
-      local record, score = store()
-      local epoch, tail = call('INCRBY', K.epoch, 1), pack('>Hc0', #owner, owner)
-      local entry = pack('>c1BI4ddd', 'L', 0, 1, score, epoch, unpack('>d', record, 9)) .. tail .. name
-      if call('HLEN', K.ent) == 16 then call('HSET', K.ent, id, string.rep(' ', 1025)) end
-      if call('HLEN', K.run) == 16 then call('HSET', K.run, id, string.rep(' ', 1025)) end
-      call('HSET', K.ent, id, entry)
-      call('HSET', K.run, id, pack('>c1dI4dd', 'P', epoch, 1, now, now) .. tail)
-      call('ZADD', lease, string.format('%.17g', now + seconds), id)
-      call('HSET', K.wake, channel, word .. pack('>dBc0', seconds, #id, id) .. owner)
-      if ARGV[5] then call('HSET', K.wait, id, ARGV[5]) end
-      call('PUBLISH', channel, id .. entry .. '\n' .. pack('>d', now) .. record)
-      for i = 1, #lapsed do call('HDEL', K.wake, lapsed[i]) end
-    end
+  if #idle > 0 and #part <= 65536 and call('ZCARD', ready) == 0 then
+    local time, first = call('TIME'), call('ZRANGE', KEYS[FIXED + 2], 0, 0, 'WITHSCORES')[2]
+    now = tonumber(time[1]) + tonumber(time[2]) / 1e6
+    local n, turn = #idle / 2, tonumber(time[2])
+    if first and tonumber(first) <= now then n = 0 end
+    if ARGV[2] ~= '' and call('ZCARD', KEYS[FIXED + 2]) >= tonumber(ARGV[2]) then n = 0 end
 
     -- On which terms, says the word (its form: rest.lua). One without any, of a busy worker or of another version, is only
     -- woken. The first that is looked at is another one each time.
-    local n, turn = #idle / 2, tonumber(time[2])
     for i = 1, n do
       local at = 2 * ((turn + i) % n) + 1
-      local channel, word = idle[at], idle[at + 1]
+      word = idle[at + 1]
       local terms = string.find(word, '\n', 1, true)
       local size, named = terms and string.byte(word, terms + 17), string.find(word, ' ' .. name .. ' ', 1, true)
       if size and #word >= terms + 17 + size and named and named < terms then
-        local ends, seconds, last, owner_at = unpack('>ddBc0', word, terms + 1)
+        local last = string.sub(word, terms + 18, terms + 17 + size)
+        local ends, lease = unpack('>dd', word, terms + 1)
         if ends < now then
-          lapsed[#lapsed + 1] = channel
+          lapsed = lapsed or {}
+          lapsed[#lapsed + 1] = idle[at]
         elseif last == '' or call('HEXISTS', K.ent, last) == 0 then
           -- PUBLISH would tell all nodes of a Cluster, and count the listeners of this one only when it has.
-          local heard = redis.pcall('PUBSUB', 'NUMSUB', channel)[2]
+          local heard = redis.pcall('PUBSUB', 'NUMSUB', idle[at])[2]
           if heard and heard > 0 then
-            hand_over(channel, string.sub(word, 1, terms + 8), seconds, string.sub(word, owner_at))
-            return ARGV[5] and 'H' or 'A'
+            channel, seconds, owner = idle[at], lease, string.sub(word, terms + 18 + size)
+            word = string.sub(word, 1, terms + 16)
+            break
           end
         end
       end
     end
+  end
+
+  -- Where the queue has to be looked at, or workers have to be woken, it goes on as a batch.
+  if channel or #idle == 0 and ARGV[2] == '' then
+    -- What a full server, or one that takes no writes, refuses is left to add_push, which knows what is there already.
+    local number = redis.pcall('INCRBY', K.seq, 1)
+    if type(number) ~= 'number' then return nil end
+    local record = pack('>c1I6', 'R', number) .. part
+    if call('HSETNX', K.rec, id, record) == 0 then
+      call('INCRBY', K.seq, -1)
+      return nil
+    end
+    -- Whether a hash outgrows a list (see hset) is looked at by every sixteenth record.
+    local looks = number % 16 == 0
+    if looks then
+      local size = call('HLEN', K.rec)
+      if size > 16 and size <= 32 then
+        call('HSET', K.rec, id, string.rep(' ', 1025))
+        call('HSET', K.rec, id, record)
+      end
+    end
+    call('SADD', K.queues, name)
+    call('XADD', K.ord, number, 'u', id)
+    local score = (priority + 128) * 35184372088832 + number
+    if not channel then
+      call('ZADD', ready, score, id)
+      return 'A'
+    end
+
+    -- What claim_start would write, and tell: the entry and the record as they stand. The word ends with the task that
+    -- its worker has to settle now before it is handed another one. What nobody renewed any more is cleared away.
+    local epoch, tail, began = call('INCRBY', K.epoch, 1), pack('>Hc0', #owner, owner), pack('>d', now)
+    local entry = pack('>c1BI4dd', 'L', 0, 1, score, epoch) .. string.sub(part, 2, 9) .. tail .. name
+    if looks and call('HLEN', K.ent) > 16 then call('HSET', K.ent, id, string.rep(' ', 1025)) end
+    if looks and call('HLEN', K.run) > 16 then call('HSET', K.run, id, string.rep(' ', 1025)) end
+    call('HSET', K.ent, id, entry)
+    call('HSET', K.run, id, pack('>c1dI4', 'P', epoch, 1) .. began .. began .. tail)
+    call('ZADD', KEYS[FIXED + 3], now + seconds, id)
+    call('HSET', K.wake, channel, word .. '\16' .. id .. owner)
+    if ARGV[5] then call('HSET', K.wait, id, ARGV[5]) end
+    call('PUBLISH', channel, id .. entry .. '\n' .. began .. record)
+    for i = 1, lapsed and #lapsed or 0 do call('HDEL', K.wake, lapsed[i]) end
+    return ARGV[5] and 'H' or 'A'
   end
 end
 --@definitions

@@ -26,8 +26,8 @@ do
     local recs, runs = call('HMGET', K.rec, unpack(ids)), call('HMGET', K.run, unpack(ids))
     local ents, told, asked = call('HMGET', K.ent, unpack(ids)), {}, {}
     -- These two are nearly always empty, or have one.
-    if n == 1 or call('HLEN', K.wait) > 0 then told = call('HMGET', K.wait, unpack(ids)) end
-    if n == 1 or call('HLEN', K.cancel) > 0 then asked = call('HMGET', K.cancel, unpack(ids)) end
+    if call('HLEN', K.wait) > 0 then told = call('HMGET', K.wait, unpack(ids)) end
+    if call('HLEN', K.cancel) > 0 then asked = call('HMGET', K.cancel, unpack(ids)) end
     local owner, lease_of, key = sub(tail, 4), {}, FIXED + 3
     for name in string.gmatch(ARGV[1], '%S+') do -- by what an entry has from its owner on
       lease_of[owner .. name], key = KEYS[key], key + 3
