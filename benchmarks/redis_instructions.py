@@ -1,7 +1,8 @@
 """Instructions that a Redis server takes for our scripts: `python -m benchmarks.redis_instructions`.
 
 Counted by valgrind, so nothing else that runs on the machine disturbs it; two runs differ by a percent. They are those
-inside EVALSHA, per task, in batches of 1, 10 and 100; `--waited` has a client that waits for each result.
+inside EVALSHA, per task, in batches of 1, 10 and 100; `--waited` has a client that waits for each result. The last line
+is of tasks that are handed to a worker at rest, with the settle that tells who waits.
 It needs valgrind, and starts a server of its own.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from qtasks.components.primitives import DeliveryHandle
 from tests.support.redis_pair import QUEUE, opened, record, success
 from tests.support.redis_server import RedisServer, flavours
+from tests.support.redis_worker import WAIT, Worker
 
 TASKS = {100: 1000, 10: 200, 1: 100}
 VALGRIND = 'exec valgrind --tool=callgrind --toggle-collect=evalShaCommand --callgrind-out-file={out} {server} "$@"\n'
@@ -84,6 +86,29 @@ async def measure(server: RedisServer, counter: Counter, size: int, *, waited: b
         return {name: await counter.count(step) / tasks for name, step in steps.items()}
 
 
+async def measure_handed_over(server: RedisServer, counter: Counter) -> float:
+    """Instructions of the two scripts of a round trip."""
+    url, tasks = server.url(), 50
+    async with opened(url) as (broker, *_), opened(url) as (client, _, _, link):
+        worker = Worker(broker)
+        await link.notifier.ensure(WAIT)
+
+        async def trip(n: int) -> None:
+            link.notifier.awaits = True
+            await client.add_and_push([record(task_name="bench.noop", digest=os.urandom(16).hex())], None)
+            handle, _ = await worker.gets(n)
+            await broker.settle_and_ack([success(handle)])
+
+        async def trips() -> None:
+            for n in range(tasks):
+                await trip(n + 2)
+
+        await worker.rests()
+        await trip(1)  # loads the scripts
+        await worker.rests()
+        return await counter.count(trips) / tasks
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -99,6 +124,8 @@ def main() -> None:
             for size in TASKS:
                 found = asyncio.run(measure(server, counter, size, waited=options.waited))
                 print(f"by {size:<4}", *(f"{name} {count:>9,.0f}  " for name, count in found.items()))
+            found_trip = asyncio.run(measure_handed_over(server, counter))
+            print(f"handed over: add and settle {found_trip:,.0f}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from random import Random
 from typing import Any
@@ -37,10 +38,12 @@ ENDS = (18, 31, 32, 39)
 """Sizes at which a reader of records looks twice."""
 BEGINS = (0, 1, 7, 8, 21, 31)
 """Where records and tokens have their kind, their flags, their epoch, their owner."""
+FRESH = 20
+"""The first of the uuids to which hardly anything happens."""
 WEIGHTS = {
     "add": 8, "hand": 8, "claim": 8, "settle": 16, "settle_record": 1, "cancel": 3, "wait": 4, "spoil": 3,
     "add_spoiled": 3, "claim_spoiled": 3, "settle_spoiled": 6, "foreign": 1, "tick": 3, "sweep": 2, "nack": 1,
-    "bury": 1, "bury_record": 1, "update": 2, "full": 2, "discard": 1, "delete": 1, "audit": 1,
+    "bury": 1, "bury_record": 1, "update": 2, "full": 2, "wake": 2, "discard": 1, "delete": 1, "audit": 1,
 }  # fmt: skip
 """How often each step comes."""
 KEYS = {name: f"qtasks:{{app}}:{name}" for name in ("rec", "run", "ent", "res", "uniq", "wait", "cancel")}
@@ -57,13 +60,18 @@ def uuid(n: int) -> UUID:
 
 
 def any_uuid(draw: Random) -> UUID:
-    return uuid(draw.randrange(20))
+    return uuid(draw.randrange(FRESH))
+
+
+def fresh_uuid(draw: Random) -> UUID:
+    """One that nothing was done to, most likely."""
+    return uuid(FRESH + draw.randrange(1000))
 
 
 def any_record(draw: Random, *, plain: bool) -> Callable[[float], TaskRecord]:
     """A record, given the time."""
     changes: dict[str, Any] = {
-        "uuid": any_uuid(draw),
+        "uuid": draw.choice((any_uuid, any_uuid, fresh_uuid))(draw),
         "queue": draw.choice(QUEUES),
         "priority": draw.choice((0, 0, -128, 127)),
         "args": draw.choice(((), (1,), ("x" * 2000,))),
@@ -103,9 +111,10 @@ class Program:
         self.held: dict[UUID, DeliveryHandle] = {}
 
     def beginning(self) -> Iterator[tuple[str, Callable[[Side], Any]]]:
-        """Some tasks, added and claimed, the first as most are; one more, handed over; two for a server that is full; a
-        batch in which each is different from most in one thing, which nothing else in it shows; and one that is due
-        right now, alone."""
+        """Some tasks, added; the first once more; one for which its queue has no room; one in a new queue; the first
+        again to a full server, as is a new one; all claimed, the first as most are; one more, handed over; three that
+        come behind something else; one of which a worker is told; a batch in which each is different from most in one
+        thing, which nothing else in it shows; and one that is due right now, alone."""
         made = [
             TaskRecord(
                 uuid=uuid(n), task_name="task", queue=QUEUES[n % 2], digest="0a" * 16,
@@ -114,18 +123,29 @@ class Program:
             )
             for n in range(12)
         ]  # fmt: skip
-        yield "add", lambda side: side.broker.add_and_push(made, None)
+        new = replace(made[0], uuid=uuid(18), queue="gamma")
+        first_one = replace(new, uuid=uuid(FRESH))
+        for some, room in ((made, None), (made[:1], None), ([new], 0), ([first_one], None)):
+            yield "add", partial(adding, some, room)
+        for target in (uuid(0), uuid(18)):
+            yield "full", self._adds_to_full(lambda now: made[0], target)
         for most in (7, 100):
             yield "claim", self._claims(most, QUEUES, "me")
-        yield "hand", self._hands(lambda now: replace(made[0], uuid=uuid(12)), "me", None)
-        for known in (uuid(3), uuid(18)):
-            yield "full", self._adds_to_full(lambda now: made[3], known)
-        odd = [replace(made[0], uuid=uuid(n)) for n in range(13, 18)]
-        yield "add", lambda side: side.broker.add_and_push(odd, None)
+        handed = replace(made[0], uuid=uuid(12), created_at=START - 1, available_at=START - 1)
+        yield "hand", self._hands(lambda now: handed, "me", None)
+        behind = (("delayed", START, None), ("delayed", START + 50, 1), ("ready", 5.0, None))
+        for n, (index, score, room) in enumerate(behind, FRESH + 3):
+            other, between = replace(handed, uuid=uuid(n)), indexed(f"{index}:alpha", uuid(19), score)
+            yield "hand", self._hands(lambda now, it=other: it, "me", room, between)
+        yield "wake", self._wakes(lambda now: new)
+        odd = [replace(made[0], uuid=uuid(n)) for n in (*range(13, 18), FRESH + 1)]
+        yield "add", partial(adding, odd, None)
+        later = Update(uuid(FRESH + 1), {"available_at": START + 9})
+        yield "update", lambda side: side.storage.update_many([later])
         yield "spoil", raw(make_odd)
-        yield "claim", self._claims(5, QUEUES, "me")
-        later = replace(made[0], uuid=uuid(18), available_at=START + 5)
-        yield "add", lambda side: side.broker.add_and_push([later], None)
+        yield "claim", self._claims(7, QUEUES, "me")
+        delayed = replace(made[0], uuid=uuid(FRESH + 2), available_at=START + 5)
+        yield "add", partial(adding, [delayed], None)
         yield "tick", self._ticks(5.0)
         yield "claim", self._claims(100, QUEUES, "me")
 
@@ -180,10 +200,15 @@ class Program:
     def _hand(self, draw: Random) -> Callable[[Side], Any]:
         """A worker of a queue comes to rest, a task is added, and the worker gets it, one way or the other."""
         made, owner = any_record(draw, plain=draw.random() < 0.8), draw.choice(OWNERS)
-        return self._hands(made, owner, draw.choice((None, None, 0, 1, 100)))
+        between = self._foreign(draw) if draw.random() < 0.2 else None
+        return self._hands(made, owner, draw.choice((None, None, 0, 1, 100)), between)
 
     def _hands(
-        self, made: Callable[[float], TaskRecord], owner: str, most: int | None
+        self,
+        made: Callable[[float], TaskRecord],
+        owner: str,
+        most: int | None,
+        between: Callable[[Side], Any] | None = None,
     ) -> Callable[[Side], Any]:
         async def hand(side: Side) -> Any:
             record = made(side.now)
@@ -191,6 +216,8 @@ class Program:
             side.hand.at_rest = True
             before = await side.broker.claim_and_start(100, queues, owner, LEASE)
             side.hand.at_rest = False
+            if between is not None:
+                await between(side)
             verdicts = await side.broker.add_and_push([record], most)
             await side.broker.withdraw()
             found, side.hand.taken = side.hand.taken, []
@@ -204,6 +231,20 @@ class Program:
             return before, verdicts, self._known(found)
 
         return hand
+
+    def _wake(self, draw: Random) -> Callable[[Side], Any]:
+        """A worker that may be busy claims and finds all there is, a task is added, and the worker is told."""
+        return self._wakes(any_record(draw, plain=draw.random() < 0.8))
+
+    def _wakes(self, made: Callable[[float], TaskRecord]) -> Callable[[Side], Any]:
+        async def wake(side: Side) -> Any:
+            record = made(side.now)
+            before = await side.broker.claim_and_start(100, (record.queue,), "me", LEASE)
+            verdicts = await side.broker.add_and_push([record], None)
+            await side.broker.withdraw()
+            return self._known(before), verdicts
+
+        return wake
 
     def _settle(self, draw: Random) -> Callable[[Side], Any]:
         made = [self._one_settle(draw) for _ in range(draw.choice((1, 2, 5)))]
@@ -306,7 +347,7 @@ class Program:
 
     def _add_spoiled(self, draw: Random) -> Callable[[Side], Any]:
         """A task of which something is left comes again, as a new one; with another one, or alone."""
-        uuids = (self.target(draw), *draw.choice(((), (uuid(20 + draw.randrange(1000)),))))
+        uuids = (self.target(draw), *draw.choice(((), (fresh_uuid(draw),))))
         made = any_record(draw, plain=True)
         lost = ("rec", "res", *draw.choice(((), ("run",), ("ent",))))
 
@@ -368,8 +409,7 @@ class Program:
 
     def _foreign(self, draw: Random) -> Callable[[Side], Any]:
         """An index names an entry, or nothing."""
-        queue, target = draw.choice(QUEUES), any_uuid(draw).bytes
-        return raw(lambda client: client.zadd(f"qtasks:{{app}}:ready:{queue}", {target: 5.0}))
+        return indexed(f"ready:{draw.choice(QUEUES)}", any_uuid(draw), 5.0)
 
 
 def spoiling(draw: Random, target: UUID) -> Callable[[Side], Any]:
@@ -401,6 +441,14 @@ def make_odd(client: Any) -> None:
         client.hset(KEYS["rec"], uuid(n).bytes, begins + record[1:size])
     client.zrem("qtasks:{app}:ready:alpha", uuid(17).bytes)
     client.zadd("qtasks:{app}:delayed:alpha", {uuid(17).bytes: START})
+
+
+def indexed(name: str, target: UUID, score: float) -> Callable[[Side], Any]:
+    return raw(lambda client: client.zadd(f"qtasks:{{app}}:{name}", {target.bytes: score}))
+
+
+async def adding(records: Sequence[TaskRecord], room: int | None, side: Side) -> Any:
+    return await side.broker.add_and_push(records, room)
 
 
 def raw(change: Callable[[Any], Any]) -> Callable[[Side], Any]:
