@@ -441,8 +441,8 @@ class RedisBroker(Broker, Colocated):
     async def settle_and_ack(self, settles: Sequence[Settle]) -> list[SettleVerdict]:
         calls = []
         for part in chunks(settles):
-            names = {settle.handle.queue for settle in part}
-            names.update(record.queue for settle in part if settle.then for record in settle.then)
+            names = [settle.handle.queue for settle in part]
+            names += [record.queue for settle in part if settle.then for record in settle.then]
             queues = queues_of(names)
             args: list[bytes] = []
             for settle in part:

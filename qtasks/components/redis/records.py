@@ -209,7 +209,8 @@ def encode_outcome(changes: Mapping[str, Any]) -> bytes:
     left_out = _IN_HEAD
     if "finished_at" in changes and changes.get("updated_at") == changes["finished_at"]:
         left_out = _IN_HEAD_OR_FINISHED
-    return encode_object({name: value for name, value in changes.items() if name not in left_out})
+    left = {name: value for name, value in changes.items() if name not in left_out}
+    return encode_object(left) if Encoded in map(type, left.values()) else encode_once(left)
 
 
 def decode_open(uuid: UUID, value: bytes) -> TaskRecord:

@@ -214,7 +214,9 @@ class RedisStorage(Storage):
         while True:
             left = QUIET if deadline is None else deadline - loop.time()
             try:
-                hears = await notifier.ensure(min(max(left, 0), self.link.target.timeout))
+                hears = notifier.listening or await notifier.ensure(
+                    min(max(left, 0), self.link.target.timeout)
+                )
             except RedisError as error:
                 raise backend_error(error, self.link.target.masked) from error
             expected = notifier.expected(key) if left > 0 else None

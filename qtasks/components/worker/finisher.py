@@ -78,7 +78,8 @@ class Finisher:
             await self._work.wait()
             self._work.clear()
             while self._ended:
-                await self._gather()
+                if self._worker.has_more:
+                    await self._gather()
                 count = min(len(self._ended), BATCH)
                 self._settling = [self._ended.popleft() for _ in range(count)]
                 verdicts = await self._settle()
