@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qtasks.components.primitives import DeliveryHandle, Outcome, Settle
+from qtasks.components.primitives import DeliveryHandle, Nack, Outcome, Settle
 from qtasks.schemas import TaskRecord, TaskStatusEnum
 from tests.components.redis_ways_support import START, Side, Ways
 from tests.components.test_redis_ways import KEYS, TERMINAL, adding, raw, uuid
@@ -50,6 +50,7 @@ CASES: dict[str, tuple[Change | None, dict[str, Any], dict[str, Any]]] = {
     "kept for ever": (None, {}, {"expires_at": None}),
     "dead": (None, {}, {"outcome": Outcome.ERROR, "dead": True}),
     "goes on": (None, {}, {"outcome": Outcome.RETRY}),
+    "its entry goes back": (None, {}, {"back": True}),
     "a unique key": (None, {"unique_key": "key"}, {}),
     "a digest of its own": (None, {"digest": "text"}, {}),
     "waited for": (put("wait", "qtasks:waiter"), {}, {}),
@@ -74,11 +75,13 @@ CASES: dict[str, tuple[Change | None, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def settle(handle: DeliveryHandle, outcome: Outcome = Outcome.SUCCESS, **changes: Any) -> Settle:
+def settle(
+    handle: DeliveryHandle, outcome: Outcome = Outcome.SUCCESS, *, back: bool = False, **changes: Any
+) -> Settle:
     made = {"status": TERMINAL.get(outcome, TaskStatusEnum.NEW), "updated_at": START}
     if outcome.terminal:
         made |= {"finished_at": START, "expires_at": START + 60}
-    return Settle(handle, outcome, made | changes)
+    return Settle(handle, outcome, made | changes, nack=Nack(handle, 1.0, 1, 0) if back else None)
 
 
 @pytest.fixture
