@@ -152,24 +152,19 @@ def clients(of: Figures, turns: dict[str, Compared]) -> list[Goal]:
         other = None if value is None else (peer, value)
         return against(what, of(goal), other, needed, turns=turns.get(goal), **how)
 
-    def beside_ping(goal: Goal, name: str) -> Goal:
-        ping = turns.get(f"ping_{name}")
-        told = f"; a bare PING took {ping.ours * 1e6:.0f} µs" if ping else ""
-        return goal._replace(measured=goal.measured + told)
-
     def on_one_core(what: str, name: str, needed: float, **how: Any) -> Goal:
         # Told, not judged: it says what the calls cost without the waking of another core.
         goal = against(what, None, None, needed, turns=turns.get(f"{name}_core"), **how)
         what = goal.what.replace(":", ", all on one core (not judged):")
-        return beside_ping(goal._replace(what=what, needed=None), f"{name}_core")
+        return goal._replace(what=what, needed=None)
 
     less: dict[str, Any] = {"more": False, "unit": 1e3, "digits": 2}
     return [
-        beside_ping(to_beat("add one by one, fastest async peer", "add_one", 1.4), "add_one"),
+        to_beat("add one by one, fastest async peer", "add_one", 1.4),
         on_one_core("add one by one, fastest async peer", "add_one", 1.4),
         to_beat("add by 100 callers, fastest peer", "add_crowd", 4),
         to_beat("add in bulk, fastest way of any peer", "add_bulk", 4),
-        beside_ping(to_beat("round trip p50, ms, best peer", "p50", 0.5, **less), "p50"),
+        to_beat("round trip p50, ms, best peer", "p50", 0.5, **less),
         on_one_core("round trip p50, ms, best peer", "p50", 0.5, **less),
         to_beat("round trip p99, ms, best peer", "p99", 0.7, **less),
         against(

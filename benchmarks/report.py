@@ -140,12 +140,10 @@ def pairs_table(seen: dict[str, Compared]) -> str:
     }  # fmt: skip
     rows = []
     for name, each in seen.items():
-        beside = name.startswith("ping_")
-        unit, digits = (1e6, 0) if beside else (1e3, 2) if name in ("p50", "p99", "p50_core") else (1.0, 0)
+        unit, digits = (1e3, 2) if name in ("p50", "p99", "p50_core") else (1.0, 0)
         other = f"{number(each.other, unit, digits)} ({each.against})"
         ratios = f"{each.ratio:.2f}", f"{each.lowest:.2f}", f"{each.highest:.2f}"
-        label = "a bare PING beside it, µs" if beside else names[name]
-        rows.append((label, number(each.ours, unit, digits), other, *ratios, str(each.turns)))
+        rows.append((names[name], number(each.ours, unit, digits), other, *ratios, str(each.turns)))
     heads = (
         "medians of turns",
         "this",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes.util
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -24,7 +23,6 @@ JEMALLOC = ctypes.util.find_library("jemalloc")
 server of the wheel is built with that of the C library, which gets slower as a backlog grows (docs/performance.md)."""
 LEFT = 0.2
 """Share of the tasks that must be left when the last worker joins in, for a rate of all of them."""
-PING, PINGS = b"*1\r\n$4\r\nPING\r\n", 500
 SETTLED = 0.3
 """Seconds until the server has tidied up after a client that is gone."""
 
@@ -79,20 +77,6 @@ class Store(NamedTuple):
         with self.server.client() as client:
             found: dict[str, Any] = client.info("cpu")
         return float(found["used_cpu_user"] + found["used_cpu_sys"])
-
-    def ping(self) -> dict[str, float]:
-        """Seconds of a PING over a bare socket, the median: what a call costs whoever makes it. Nothing without a
-        server."""
-        if self.server is None:
-            return {}
-        took = []
-        with socket.create_connection(("127.0.0.1", self.server.port)) as bare:
-            for _ in range(PINGS):
-                began = time.perf_counter()
-                bare.sendall(PING)
-                bare.recv(64)
-                took.append(time.perf_counter() - began)
-        return {"ping": statistics.median(took)}
 
 
 @contextmanager

@@ -216,9 +216,9 @@ def attempt(session: Session, entry: Entry, options: Mapping[str, Any], plan: Pl
                     dict(entry.for_trips),
                 ) as contender,
             ):
-                before = store.ping() | {"core_before": core_seconds()}
+                before = core_seconds()
                 figures = measure(contender, store, plan)
-                session.figures = {**figures, **before, "core_after": core_seconds()}
+                session.figures = {**figures, "core_before": before, "core_after": core_seconds()}
                 session.error = None
                 return session
         except (ContenderError, subprocess.TimeoutExpired) as error:
@@ -234,7 +234,7 @@ def tell(session: Session) -> None:
         for name, key, unit, digits in (
             ("one", "add_one", 1, 0), ("crowd", "add_crowd", 1, 0), ("bulk", "add_bulk", 1, 0),
             ("drain", "drain", 1, 0), ("p50", "p50", 1e3, 2), ("p99", "p99", 1e3, 2), ("MB", "resident", 1e-6, 0),
-            ("bytes", "waiting_bytes", 1, 0), ("ping", "ping", 1e6, 0), ("core", "core_after", 1e3, 0),
+            ("bytes", "waiting_bytes", 1, 0), ("core", "core_after", 1e3, 0),
         )
         if key in figures
     ]  # fmt: skip

@@ -19,8 +19,6 @@ from benchmarks.session import Plan
 
 KINDS = ("add", "trip", "core", "two", "plugins", "sqlite")
 """What is compared in turns."""
-ONE_CALL = ("add_one", "p50")
-"""The goals of one call after the other, where a PING over a bare socket is measured beside both sides."""
 WITHOUT_BASE = {
     "add_one": ("saq", "add_one"),
     "add_crowd": ("saq", "add_crowd"),
@@ -113,7 +111,6 @@ def against_peers(kinds: Sequence[str], of: Figures, peers: Sequence[Entry]) -> 
             if kind == "add":
                 ours = adding(set(judged), OUR_ADDS)
                 theirs = adding({figure for _, figure in judged.values()}, THEIR_ADDS)
-            judged |= {f"ping_{goal}": ("ping", "ping") for goal in ONE_CALL if goal in judged}
             yield Pair(f"turns:{kind}, {entry.name}", Side(OURS, ours), Side(entry, theirs), judged)
 
 
@@ -124,12 +121,13 @@ def on_one_core(of: Figures, peers: Sequence[Entry]) -> Iterator[Pair]:
         "p50": [TRIPS, TRIPS],
     }
     best = rivals(of, peers)
-    for goal in (goal for goal in ONE_CALL if goal in best):
+    for goal in (goal for goal in plans if goal in best):
         peer, figure = best[goal]
         ours, theirs = (replace(plan, one_core=True) for plan in plans[goal])
         entry = next(entry for entry in peers if entry.name == peer)
-        judged = {f"{goal}_core": (goal, figure), f"ping_{goal}_core": ("ping", "ping")}
-        yield Pair(f"turns:core, {goal}", Side(OURS, ours), Side(entry, theirs), judged)
+        yield Pair(
+            f"turns:core, {goal}", Side(OURS, ours), Side(entry, theirs), {f"{goal}_core": (goal, figure)}
+        )
 
 
 def pairs(kinds: Sequence[str], of: Figures, peers: Sequence[Entry]) -> list[Pair]:

@@ -252,17 +252,13 @@ def test_a_goal_is_judged_by_the_median_of_the_ratios_of_a_turn() -> None:
     # The second turn met slow cores, the third one became slow between its halves, the fourth has one half only.
     ours = [{"add_one": value} for value in (6_850.0, 3_800.0, 3_500.0)] + [{"add_one": 9_000.0}]
     saq = [{"add_one": value} for value in (4_281.0, 2_375.0, 4_300.0)] + [{}]
-    for each in ours:
-        each["ping"] = 98e-6
-    for each in saq:
-        each["ping"] = 99e-6
     found = in_turns("add", ours, saq)
     seen = compared(found)["add_one"]
     assert (seen.ours, seen.other, seen.turns, seen.against) == (3_800.0, 4_281.0, 3, "saq")
     assert [round(value, 2) for value in (seen.ratio, seen.lowest, seen.highest)] == [1.6, 0.81, 1.6]
     goal = goal_of(found, "add one by one, fastest async peer: ")
     assert (goal.value, goal.passed) == (seen.ratio, True), "the medians alone would say 0.89"
-    assert goal.measured == "3,800 against 4,281 (saq); in 3 turns 0.81 to 1.60; a bare PING took 98 µs"
+    assert goal.measured == "3,800 against 4,281 (saq); in 3 turns 0.81 to 1.60"
     assert goal_of(found, "add by 100 callers").passed is None
 
 
@@ -286,15 +282,13 @@ def test_unlike_durability_is_told_and_not_judged() -> None:
 
 
 def test_what_calls_cost_on_one_core_is_told_and_not_judged() -> None:
-    ours, saq = {"add_one": 8_000.0, "ping": 20e-6}, {"add_one": 4_000.0, "ping": 21e-6}
-    found = in_turns("core", [ours], [saq])
+    found = in_turns("core", [{"add_one": 8_000.0}], [{"add_one": 4_000.0}])
     goal = goal_of(found, "add one by one, fastest async peer, all on one core (not judged)")
     assert (goal.value, goal.passed) == (2.0, None)
-    assert goal.measured == "8,000 against 4,000 (saq); in 1 turns 2.00 to 2.00; a bare PING took 20 µs"
+    assert goal.measured == "8,000 against 4,000 (saq); in 1 turns 2.00 to 2.00"
     assert goal_of(found, "add one by one, fastest async peer: ").passed is None
     text = report.pairs_table(compared(found))
     assert "| add one by one, all on one core, /s | 8,000 | 4,000 (saq) | 2.00 | 2.00 | 2.00 | 1 |" in text
-    assert "| a bare PING beside it, µs | 20 | 21 (saq) | 0.95 |" in text
 
 
 def test_a_session_on_one_core_leaves_the_others_to_the_next() -> None:
@@ -352,13 +346,10 @@ def test_a_pair_is_made_for_the_best_peer_and_its_sides_change_places() -> None:
     found = {pair.workload: pair for pair in pairs(("add", "trip"), of, PEERS)}
     assert {workload: pair.judged for workload, pair in found.items()} == {
         "turns:add, saq": {"add_crowd": ("add_crowd", "add_crowd")},
-        "turns:add, arq": {
-            "add_one": ("add_one", "add_one"),
-            "ping_add_one": ("ping", "ping"),
-        },  # the fastest of those that are asynchronous
+        "turns:add, arq": {"add_one": ("add_one", "add_one")},  # the fastest of those that are asynchronous
         "turns:add, huey": {"add_bulk": ("add_bulk", "add_one")},  # its fastest way to add many
         "turns:trip, arq": {"p99": ("p99", "p99")},
-        "turns:trip, huey": {"p50": ("p50", "p50"), "ping_p50": ("ping", "ping")},
+        "turns:trip, huey": {"p50": ("p50", "p50")},
     }
     bulk = found["turns:add, huey"]
     assert bulk.sides(0) == (bulk.ours, bulk.other)
@@ -367,8 +358,8 @@ def test_a_pair_is_made_for_the_best_peer_and_its_sides_change_places() -> None:
     assert (bulk.ours.plan.one, bulk.ours.plan.tasks) == (0, 40_100)
     alone = {pair.workload: pair for pair in pairs(("core",), of, PEERS)}
     assert {workload: (pair.other.entry.name, [*pair.judged]) for workload, pair in alone.items()} == {
-        "turns:core, add_one": ("arq", ["add_one_core", "ping_add_one_core"]),
-        "turns:core, p50": ("huey", ["p50_core", "ping_p50_core"]),
+        "turns:core, add_one": ("arq", ["add_one_core"]),
+        "turns:core, p50": ("huey", ["p50_core"]),
     }
     assert all(side.plan.one_core for pair in alone.values() for side in pair.sides(0))
     assert pairs(("add", "trip", "core"), of, []) == []
