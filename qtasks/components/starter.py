@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qtasks.components.base import Component
 from qtasks.components.exclusive import Exclusive
@@ -31,6 +31,8 @@ SECOND_SIGNAL_EXIT = 130
 LATE_EXIT = 1
 OVERTIME = 4.5
 """Seconds after the deadline of a shutdown at which the process is ended; I10 gives it 5."""
+TELLING = 0.3
+"""Seconds more to say so."""
 GC_THRESHOLD = 50_000
 
 
@@ -212,28 +214,35 @@ class Starter(Component):
     def _on_signal(self, number: int) -> None:
         if self._stop is None or self._stop.is_set():
             log.warning("second signal: exiting at once; running tasks are left to their leases")
-            _leave(SECOND_SIGNAL_EXIT)
-        log.info("%s: shutting down", signal.Signals(number).name)
+            _flush_log()
+            os._exit(SECOND_SIGNAL_EXIT)
         self._stop.set()
-        # A thread: what keeps the process, a plugin or a task, may keep the event loop too.
+        # A thread: what keeps the process, a plugin, a task or the log, may keep the event loop too.
         self._overtime = threading.Timer(self.config.shutdown_timeout + OVERTIME, self._end_late)
         self._overtime.daemon = True
         self._overtime.start()
+        log.info("%s: shutting down", signal.Signals(number).name)
 
     def _end_late(self) -> None:
+        # A log that cannot be written, as whoever reads it has stopped, must not keep the process either.
+        telling = threading.Thread(target=self._tell_late, daemon=True)
+        telling.start()
+        telling.join(TELLING)
+        os._exit(LATE_EXIT)
+
+    def _tell_late(self) -> None:
         log.error(
             "the shutdown took longer than shutdown_timeout (%g s) and %g s more: exiting at once; what still runs, a "
             "plugin in one of the stop triggers, say, is left, and a task that runs is left to its lease",
             self.config.shutdown_timeout,
             OVERTIME,
         )
-        _leave(LATE_EXIT)
+        _flush_log()
 
 
-def _leave(code: int) -> NoReturn:
+def _flush_log() -> None:
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(code)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

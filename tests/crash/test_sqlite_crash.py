@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -172,6 +174,27 @@ def test_a_plugin_that_swallows_its_cancellation_does_not_keep_the_worker(
     assert place.lines("held")
     log = (place.dir / "worker.log").read_text()
     assert ("holds up" if code == 0 else "left to its lease") in log
+
+
+@pytest.mark.thorough
+def test_a_log_that_nobody_reads_any_more_does_not_keep_the_worker(place: Site) -> None:
+    """The pipe is full when the shutdown is held up, so that what is said of it cannot be written either."""
+    os.mkfifo(place.dir / "worker.log")
+    pipe = os.open(place.dir / "worker.log", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        worker = place.worker(CHAOS_HELD_UP="storage_stop")
+        wait_for("it serves", lambda: place.lines("workers"))
+        began = time.monotonic()
+        worker.terminate()
+        wait_for("the shutdown is held up", lambda: place.lines("held"))
+        for size in (4096, 1):
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(pipe, b"x" * size)
+        assert worker.wait(30) == 1
+        assert time.monotonic() - began < 1 + 5  # I10
+    finally:
+        os.close(pipe)
 
 
 async def _process_or_new(place: Site) -> bool:
