@@ -328,7 +328,7 @@ class RedisBroker(Broker, Colocated):
         return [verdict for verdicts in replies for verdict in verdicts]
 
     def _add(self, items: Sequence[tuple[Addition, int | None]]) -> Coroutine[Any, Any, list[AddVerdict]]:
-        if len(items) == 1:
+        if len(items) == 1:  # lists of one would be a twelfth of what it takes the client
             (record, started, part), max_queue = items[0]
             args = [place(record, started, (record.queue,)), part]
             plain = is_plain_addition(started, part)
@@ -353,9 +353,10 @@ class RedisBroker(Broker, Colocated):
         args.insert(0, b"" if max_queue is None else b"%d" % max_queue)
         reply = None
         notifier = self._notifier
-        expects = notifier is not None and notifier.expects()
+        if notifier is not None:
+            notifier.unexpect()  # of the task before: this one may have its uuid
         if plain:
-            if expects and len(uuids) == 1 and notifier is not None:
+            if len(uuids) == 1 and notifier is not None and notifier.expects:
                 generation, told = notifier.generation, notifier.early
                 reply = await self.link.run(
                     "add_plain", [*args, notifier.channel], queues, durable=True, tells=True

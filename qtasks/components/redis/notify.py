@@ -97,15 +97,14 @@ class Notifier:
         self._waiters.setdefault(uuid, set()).add(future)
         return future
 
+    @property
     def expects(self) -> bool:
-        """Whether the result of a task that is added now will most likely be waited for, and can be told of. Nobody
-        has waited for the one before, then, if that is expected still."""
-        if self._expected is not None:
-            self.unexpect()
+        """Whether the result of a task that is added now will most likely be waited for, and can be told of."""
         return self.awaits and self.listening
 
     def unexpect(self) -> None:
-        """Drops what is expected: what was told of it need not hold any longer. Another task may have its uuid."""
+        """Drops what is expected: what was told of it need not hold any longer, as another task may have its uuid.
+        Nobody has waited for it, so the next one is not expected."""
         if self._expected is not None:
             self.forget(*self._expected)
             self._expected = None
@@ -117,8 +116,7 @@ class Notifier:
         Parameters:
             told: `early` as it was before that step. What was told by then is of an earlier task with this uuid.
         """
-        if self._expected is not None:
-            self.unexpect()
+        self.unexpect()
         future = self.register(uuid)
         self._expected = uuid, future
         if self.early is not None and self.early is not told and self.early[:16] == uuid:
